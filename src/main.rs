@@ -1,0 +1,3 @@
+//! The `starcar` command.
+
+fn main() {}
