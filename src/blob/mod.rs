@@ -1,8 +1,11 @@
 //! A blob: bytes of known size and digest that can be produced again from any offset, and the sources
 //! that ranges are read from. Must not know what the bytes mean.
 
+mod stamp;
+
 use std::{io, sync::Arc};
 
+pub use self::stamp::FileStamp;
 use crate::digest::Digest;
 
 /// A finished blob: its size and digest are known and its bytes can be read from any offset, as often
