@@ -1,11 +1,22 @@
 //! A blob: bytes of known size and digest that can be produced again from any offset, and the sources
 //! that ranges are read from. Must not know what the bytes mean.
 
+pub mod extents;
+mod file;
+pub mod framing;
+mod source;
+mod spool;
 mod stamp;
 
 use std::{io, sync::Arc};
 
-pub use self::stamp::FileStamp;
+pub use self::{
+    extents::{Extent, ExtentBlob},
+    file::{FileBlob, FileRange},
+    source::{OpenSource, Source, SourceError},
+    spool::{Spool, Spooled},
+    stamp::FileStamp,
+};
 use crate::digest::Digest;
 
 /// A finished blob: its size and digest are known and its bytes can be read from any offset, as often
