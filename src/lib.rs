@@ -3,5 +3,7 @@
 
 pub mod blob;
 pub mod digest;
+pub mod estargz;
+pub mod layer;
 pub mod registry;
 pub mod snapshot;

@@ -1,0 +1,116 @@
+//! Opens an eStargz blob through ranges: footer, then TOC, never the payloads. Sizes that the blob states are
+//! bounded before anything is allocated. Must not know where the ranges come from.
+
+use std::io::{self, Read as _};
+
+use flate2::read::GzDecoder;
+
+use super::{
+    TOC_NAME,
+    footer::{self, FOOTER_SIZE},
+    toc::{Toc, VERSION},
+};
+use crate::{blob::RangeSource, digest::Digest};
+
+/// Largest TOC member that is read, in bytes: about 1 TB of weights in 4 MiB chunks.
+const TOC_MEMBER_MAX: u64 = 64 << 20;
+/// Largest TOC JSON that is unpacked, in bytes.
+const TOC_JSON_MAX: u64 = 256 << 20;
+
+/// Why a blob cannot be read as eStargz.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The blob has no eStargz footer: it is some other kind of layer.
+    #[error("not an eStargz layer: it does not end in an eStargz footer")]
+    NotEstargz,
+    /// A range could not be read.
+    #[error("cannot read bytes {offset} to {end} of the layer")]
+    Read {
+        /// First byte of the range.
+        offset: u64,
+        /// First byte after the range.
+        end: u64,
+        /// Cause.
+        #[source]
+        cause: io::Error,
+    },
+    /// The TOC is not where the footer says, or is not what the format wants.
+    #[error("the layer's table of contents is broken: {0}")]
+    Toc(String),
+    /// The TOC is not the one that the descriptor names.
+    #[error("the layer's table of contents has digest {actual}, its descriptor says {expected}")]
+    TocDigest {
+        /// What the descriptor says.
+        expected: Digest,
+        /// What the blob has.
+        actual: Digest,
+    },
+}
+
+/// An opened eStargz blob.
+#[derive(Debug)]
+pub struct EstargzReader {
+    /// The table of contents.
+    pub toc: Toc,
+    /// SHA-256 of the TOC JSON.
+    pub toc_digest: Digest,
+    /// Where the TOC's member begins in the blob, in bytes.
+    pub toc_offset: u64,
+}
+
+impl EstargzReader {
+    /// Reads footer and TOC of the blob in `source`. With `expected`, the digest from the descriptor's
+    /// annotation, another TOC is refused.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn open(source: &dyn RangeSource, expected: Option<Digest>) -> Result<Self, ReadError> {
+        let size = source.size();
+        let footer_offset = size.checked_sub(FOOTER_SIZE as u64).ok_or(ReadError::NotEstargz)?;
+        let footer = read(source, footer_offset, FOOTER_SIZE as u64)?;
+        let toc_offset = footer::decode(&footer).ok_or(ReadError::NotEstargz)?;
+        let member_size =
+            footer_offset.checked_sub(toc_offset).filter(|size| *size > 0).ok_or_else(|| {
+                ReadError::Toc(format!("the footer places it at byte {toc_offset}, past the layer's end"))
+            })?;
+        if member_size > TOC_MEMBER_MAX {
+            return Err(ReadError::Toc(format!("it takes {member_size} bytes, more than {TOC_MEMBER_MAX}")));
+        }
+        let json = toc_json(&read(source, toc_offset, member_size)?)?;
+        let toc_digest = Digest::of(&json);
+        if let Some(expected) = expected.filter(|expected| *expected != toc_digest) {
+            return Err(ReadError::TocDigest { expected, actual: toc_digest });
+        }
+        let toc: Toc = serde_json::from_slice(&json).map_err(|error| ReadError::Toc(error.to_string()))?;
+        if toc.version != VERSION {
+            return Err(ReadError::Toc(format!("it has version {}, only {VERSION} is known", toc.version)));
+        }
+        Ok(Self { toc, toc_digest, toc_offset })
+    }
+}
+
+fn read(source: &dyn RangeSource, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
+    let error = |cause| ReadError::Read { offset, end: offset.saturating_add(length), cause };
+    let length = usize::try_from(length).map_err(|cause| error(io::Error::other(cause)))?;
+    source.read_range(offset, length).map_err(error)
+}
+
+/// The JSON inside the TOC's member: the content of its first tar entry.
+fn toc_json(member: &[u8]) -> Result<Vec<u8>, ReadError> {
+    let broken = |error: io::Error| ReadError::Toc(error.to_string());
+    let mut archive = tar::Archive::new(GzDecoder::new(member).take(TOC_JSON_MAX));
+    let mut entries = archive.entries().map_err(broken)?;
+    let entry = entries.next().ok_or_else(|| ReadError::Toc("it is empty".to_owned()))?.map_err(broken)?;
+    if *entry.path_bytes() != *TOC_NAME.as_bytes() {
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        return Err(ReadError::Toc(format!("its tar entry is called {name:?}, not {TOC_NAME}")));
+    }
+    let size = entry.size();
+    let mut json = Vec::new();
+    entry.take(TOC_JSON_MAX).read_to_end(&mut json).map_err(broken)?;
+    if json.len() as u64 == size {
+        Ok(json)
+    } else {
+        Err(ReadError::Toc(format!("it ends after {} of {size} bytes", json.len())))
+    }
+}

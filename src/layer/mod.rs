@@ -1,0 +1,20 @@
+//! Layers: entries of a tar stream in physical order, and the pipeline that turns them into a blob in one
+//! pass over the sources, whatever the blob's format. Must not know models, images or registries.
+
+mod entry;
+mod error;
+mod format;
+mod pipeline;
+mod plain_tar;
+mod seal;
+mod segment;
+mod tar_header;
+
+pub(crate) use self::tar_header::tar_tail;
+pub use self::{
+    entry::{Content, Data, Entry, EntryKind, Expected, Storage},
+    error::LayerError,
+    format::{LayerFormat, MediaType, Tail, WrittenChunk, WrittenEntry},
+    plain_tar::PlainTar,
+    seal::{SealOptions, SealedLayer, Workers, seal},
+};

@@ -1,0 +1,457 @@
+//! The threads of one layer: a reader fills buffers, and three serial hashes (each file's, the tar stream's,
+//! the blob's) follow it side by side, while workers do what a chunk needs on its own (digest, checksum,
+//! compression). Every source byte is read once; memory is bounded by the number of buffers.
+//!
+//! SHA-256 is the cost of packing: four passes over every stored byte. Three of them are serial, so they get a
+//! thread each; the fourth, and compression, go to the workers. Must not know formats' tails or destinations.
+
+use std::{
+    io::{self, IoSliceMut, Write},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Content, Entry, EntryKind, Expected, LayerError, LayerFormat, Storage, WrittenChunk,
+    segment::{Chunk, ChunkData, Segment, for_each_segment},
+};
+use crate::{
+    blob::{
+        Extent, OpenSource, Source, Spool,
+        framing::{FramedBuffer, Framing},
+    },
+    digest::Digest,
+};
+
+/// Buffers of one layer. Six keep every thread busy: one being read, one in each hash, two in hand-over.
+const BUFFERS: usize = 6;
+/// Segments that may wait for a hash: headers are small and chunks are bounded by the buffers.
+const QUEUE: usize = 64;
+
+/// Where the blob's bytes go while they are hashed.
+pub(super) enum Sink<'a> {
+    /// To a destination that wants them now.
+    Write(&'a mut (dyn Write + Send)),
+    /// Nowhere: what cannot be made again is kept in the spool and the rest is remembered as extents.
+    Keep(&'a Spool),
+}
+
+/// What the pipeline found out, everything but the layer's tail.
+pub(super) struct Written {
+    /// Running hash of the tar stream; `None` when the blob is the tar stream.
+    pub tar_hash: Option<Sha256>,
+    /// Bytes of the tar stream so far.
+    pub tar_size: u64,
+    /// Running hash of the blob.
+    pub blob_hash: Sha256,
+    /// Bytes of the blob so far.
+    pub blob_size: u64,
+    /// The blob's extents so far; empty when it was written to a destination.
+    pub extents: Vec<Extent>,
+    /// Per entry: the file's digest, if it is a regular file.
+    pub digests: Vec<Option<Digest>>,
+    /// Per entry: its chunks.
+    pub chunks: Vec<Vec<WrittenChunk>>,
+}
+
+/// Runs `entries` through the pipeline. `on_bytes` hears of every payload byte that was read.
+pub(super) fn run(
+    entries: &[Entry],
+    format: &Arc<dyn LayerFormat>,
+    workers: &rayon::ThreadPool,
+    sink: &mut Sink<'_>,
+    on_bytes: &(dyn Fn(u64) + Sync),
+) -> Result<Written, LayerError> {
+    // A layer that frames nothing is its own tar stream: one hash serves both.
+    let hash_tar = format.framing() != Framing::Raw;
+    thread::scope(|scope| {
+        let (to_files, files) = sync_channel(QUEUE);
+        let (to_tar, tar) = sync_channel(QUEUE);
+        let (to_blob, blob) = sync_channel(QUEUE);
+        let files = scope.spawn(move || hash_files(entries, &files));
+        let tar = hash_tar.then(|| scope.spawn(move || hash_tar_stream(&tar)));
+        let blob = scope.spawn(move || write_blob(entries.len(), format.framing(), sink, &blob));
+
+        let reader = SegmentReader {
+            format,
+            workers,
+            on_bytes,
+            pool: BufferPool::new(BUFFERS),
+            open: None,
+            to_files,
+            to_tar: hash_tar.then_some(to_tar),
+            to_blob,
+        };
+        let read = reader.read(entries);
+
+        let files = join(files);
+        let tar = tar.map(join).transpose();
+        let blob = join(blob);
+        // A stopped reader only says that one of the others failed, and theirs is the reason.
+        let (digests, tar, blob) = (files?, tar?, blob?);
+        match read {
+            Err(Stop::Failed(error)) => return Err(error),
+            Err(Stop::HashesGone) => {
+                return Err(LayerError::Write(io::Error::other("a thread stopped early")));
+            }
+            Ok(()) => {}
+        }
+        let (tar_hash, tar_size) = tar.map_or((None, blob.size), |(hash, size)| (Some(hash), size));
+        Ok(Written {
+            tar_hash,
+            tar_size,
+            blob_hash: blob.hash,
+            blob_size: blob.size,
+            extents: blob.extents,
+            digests,
+            chunks: blob.chunks,
+        })
+    })
+}
+
+/// A thread's result; a panic in it goes on in the caller.
+fn join<T>(handle: thread::ScopedJoinHandle<'_, T>) -> T {
+    handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// A chunk's payload, shared by the threads; the memory goes back to the pool when the last is done with it.
+struct SharedBuffer {
+    buffer: Option<FramedBuffer>,
+    home: Sender<Vec<u8>>,
+}
+
+impl SharedBuffer {
+    fn get(&self) -> Option<&FramedBuffer> {
+        self.buffer.as_ref()
+    }
+
+    fn payload(&self) -> impl Iterator<Item = &[u8]> {
+        self.get().into_iter().flat_map(FramedBuffer::payload)
+    }
+}
+
+impl Drop for SharedBuffer {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            // The pool may be gone already; then so may the memory be.
+            let _ = self.home.send(buffer.into_memory());
+        }
+    }
+}
+
+/// A fixed number of reusable buffers; taking one waits for one.
+struct BufferPool {
+    home: Sender<Vec<u8>>,
+    free: Receiver<Vec<u8>>,
+}
+
+impl BufferPool {
+    fn new(count: usize) -> Self {
+        let (home, free) = channel();
+        for _ in 0..count {
+            let _ = home.send(Vec::new());
+        }
+        Self { home, free }
+    }
+
+    fn take(&self) -> Vec<u8> {
+        // `home` lives as long as the pool, so the channel cannot be closed.
+        self.free.recv().unwrap_or_default()
+    }
+}
+
+/// What the tar hash is given.
+enum TarItem {
+    Headers(Arc<[u8]>),
+    Chunk(Arc<SharedBuffer>),
+}
+
+/// What the file hash is given: a chunk, its entry, and whether it is the file's last.
+type FileItem = (usize, bool, Arc<SharedBuffer>);
+
+/// What the blob's writer is given.
+enum BlobItem {
+    Headers(Vec<u8>),
+    Chunk { chunk: Chunk, buffer: Arc<SharedBuffer>, worked: Receiver<Worked> },
+}
+
+/// What a worker finds out about a chunk.
+struct Worked {
+    digest: Digest,
+    checksum: u32,
+    compressed: Option<Vec<u8>>,
+}
+
+/// Why the reader stopped before the end.
+enum Stop {
+    Failed(LayerError),
+    HashesGone,
+}
+
+impl<E: Into<LayerError>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+struct SegmentReader<'a> {
+    format: &'a Arc<dyn LayerFormat>,
+    workers: &'a rayon::ThreadPool,
+    on_bytes: &'a (dyn Fn(u64) + Sync),
+    pool: BufferPool,
+    /// The source that the last chunk came from, kept open for the next.
+    open: Option<(Arc<Source>, OpenSource)>,
+    to_files: SyncSender<FileItem>,
+    to_tar: Option<SyncSender<TarItem>>,
+    to_blob: SyncSender<BlobItem>,
+}
+
+impl SegmentReader<'_> {
+    fn read(mut self, entries: &[Entry]) -> Result<(), Stop> {
+        for_each_segment(entries, |segment| match segment {
+            Segment::Headers(bytes) => self.headers(bytes),
+            Segment::Chunk(chunk) => self.chunk(chunk),
+        })
+    }
+
+    fn headers(&self, bytes: Vec<u8>) -> Result<(), Stop> {
+        let member = self.format.compress(&bytes).unwrap_or_else(|| bytes.clone());
+        if let Some(to_tar) = &self.to_tar {
+            to_tar.send(TarItem::Headers(bytes.into())).map_err(|_| Stop::HashesGone)?;
+        }
+        self.to_blob.send(BlobItem::Headers(member)).map_err(|_| Stop::HashesGone)
+    }
+
+    fn chunk(&mut self, chunk: Chunk) -> Result<(), Stop> {
+        let framing = match chunk.storage {
+            Storage::Stored => self.format.framing(),
+            Storage::Compressed => Framing::Raw,
+        };
+        let mut buffer = FramedBuffer::new(self.pool.take(), framing, chunk.length);
+        self.fill(&mut buffer, &chunk)?;
+        (self.on_bytes)(chunk.length as u64);
+        let buffer = Arc::new(SharedBuffer { buffer: Some(buffer), home: self.pool.home.clone() });
+
+        let (to_writer, worked) = channel();
+        let work = Arc::clone(&buffer);
+        let format = Arc::clone(self.format);
+        let storage = chunk.storage;
+        self.workers.spawn(move || {
+            // The writer may have failed and gone; then no one waits for this.
+            let _ = to_writer.send(work_on(&work, storage, &*format));
+        });
+        let entry = chunk.entry;
+        let last = chunk.last;
+        self.to_files.send((entry, last, Arc::clone(&buffer))).map_err(|_| Stop::HashesGone)?;
+        if let Some(to_tar) = &self.to_tar {
+            to_tar.send(TarItem::Chunk(Arc::clone(&buffer))).map_err(|_| Stop::HashesGone)?;
+        }
+        self.to_blob.send(BlobItem::Chunk { chunk, buffer, worked }).map_err(|_| Stop::HashesGone)
+    }
+
+    fn fill(&mut self, buffer: &mut FramedBuffer, chunk: &Chunk) -> Result<(), Stop> {
+        let mut slices = buffer.payload_mut();
+        match &chunk.data {
+            ChunkData::Bytes(bytes) => copy_into(&mut slices, bytes),
+            ChunkData::Source { source, offset } => {
+                let reopen = self.open.take().filter(|(current, _)| Arc::ptr_eq(current, source));
+                let current = match reopen {
+                    Some(current) => current,
+                    None => (Arc::clone(source), source.open()?),
+                };
+                current.1.read_exact_vectored(&mut slices, *offset)?;
+                if chunk.last {
+                    current.1.check_unchanged()?;
+                }
+                self.open = Some(current);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn copy_into(slices: &mut [IoSliceMut<'_>], mut bytes: &[u8]) {
+    for slice in slices {
+        let (head, tail) = bytes.split_at(slice.len());
+        slice.copy_from_slice(head);
+        bytes = tail;
+    }
+}
+
+fn work_on(buffer: &SharedBuffer, storage: Storage, format: &dyn LayerFormat) -> Worked {
+    let mut hash = Sha256::new();
+    buffer.payload().for_each(|piece| hash.update(piece));
+    let compressed = match storage {
+        Storage::Stored => None,
+        // Read into a raw frame, so the payload is one piece.
+        Storage::Compressed => buffer.payload().next().and_then(|payload| format.compress(payload)),
+    };
+    let checksum = buffer.get().map_or(0, FramedBuffer::checksum);
+    Worked { digest: Digest::finish(hash), checksum, compressed }
+}
+
+fn hash_tar_stream(items: &Receiver<TarItem>) -> Result<(Sha256, u64), LayerError> {
+    let mut hash = Sha256::new();
+    let mut size = 0;
+    let mut update = |bytes: &[u8]| {
+        hash.update(bytes);
+        size += bytes.len() as u64;
+    };
+    for item in items {
+        match item {
+            TarItem::Headers(bytes) => update(&bytes),
+            TarItem::Chunk(buffer) => buffer.payload().for_each(&mut update),
+        }
+    }
+    Ok((hash, size))
+}
+
+/// Hashes each file and compares the digest with what is known of the file.
+fn hash_files(entries: &[Entry], items: &Receiver<FileItem>) -> Result<Vec<Option<Digest>>, LayerError> {
+    let mut digests = vec![None; entries.len()];
+    let mut current: Option<FileHash<'_>> = None;
+    for (index, last, buffer) in items {
+        let hash = current.get_or_insert_with(|| FileHash::new(&entries[index]));
+        buffer.payload().for_each(|piece| hash.update(piece));
+        if last && let Some(hash) = current.take() {
+            digests[index] = Some(hash.finish()?);
+        }
+    }
+    for (digest, entry) in digests.iter_mut().zip(entries) {
+        if entry.size() == 0 && matches!(entry.kind, EntryKind::Regular(_)) {
+            *digest = Some(FileHash::new(entry).finish()?);
+        }
+    }
+    Ok(digests)
+}
+
+/// The running digests of one file.
+struct FileHash<'a> {
+    path: &'a str,
+    expected: &'a [Expected],
+    sha256: Sha256,
+    /// Only where a Git digest is there to compare with.
+    git_sha1: Option<sha1::Sha1>,
+}
+
+impl<'a> FileHash<'a> {
+    fn new(entry: &'a Entry) -> Self {
+        let expected: &[Expected] = match &entry.kind {
+            EntryKind::Regular(Content { expected, .. }) => expected,
+            _ => &[],
+        };
+        let wants_sha1 = expected.iter().any(|expected| matches!(expected, Expected::GitSha1 { .. }));
+        let git_sha1 = wants_sha1.then(|| sha1::Sha1::new_with_prefix(format!("blob {}\0", entry.size())));
+        Self { path: &entry.path, expected, sha256: Sha256::new(), git_sha1 }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.sha256.update(bytes);
+        if let Some(sha1) = &mut self.git_sha1 {
+            sha1.update(bytes);
+        }
+    }
+
+    fn finish(self) -> Result<Digest, LayerError> {
+        let sha256 = Digest::finish(self.sha256);
+        let git_sha1 = self.git_sha1.map(|sha1| <[u8; 20]>::from(sha1.finalize()));
+        for expected in self.expected {
+            let (origin, expected, actual) = match expected {
+                Expected::Sha256 { digest, origin } => (origin, digest.to_string(), sha256.to_string()),
+                Expected::GitSha1 { digest, origin } => {
+                    let name = |bytes: &[u8]| format!("git-sha1:{}", hex::encode(bytes));
+                    (origin, name(digest), git_sha1.as_ref().map(|digest| name(digest)).unwrap_or_default())
+                }
+            };
+            if expected != actual {
+                let (path, origin) = (self.path.to_owned(), origin.clone());
+                return Err(LayerError::Damaged { path, origin, expected, actual });
+            }
+        }
+        Ok(sha256)
+    }
+}
+
+struct WrittenBlob {
+    hash: Sha256,
+    size: u64,
+    extents: Vec<Extent>,
+    chunks: Vec<Vec<WrittenChunk>>,
+}
+
+fn write_blob(
+    entries: usize,
+    framing: Framing,
+    sink: &mut Sink<'_>,
+    items: &Receiver<BlobItem>,
+) -> Result<WrittenBlob, LayerError> {
+    let mut blob =
+        WrittenBlob { hash: Sha256::new(), size: 0, extents: Vec::new(), chunks: vec![Vec::new(); entries] };
+    for item in items {
+        match item {
+            BlobItem::Headers(member) => blob.member(member, sink)?,
+            BlobItem::Chunk { chunk, buffer, worked } => {
+                let Ok(worked) = worked.recv() else {
+                    return Err(LayerError::Write(io::Error::other("a worker stopped early")));
+                };
+                blob.chunks[chunk.entry].push(WrittenChunk {
+                    offset: blob.size,
+                    length: chunk.length as u64,
+                    digest: worked.digest,
+                });
+                match worked.compressed {
+                    Some(member) => blob.member(member, sink)?,
+                    None => blob.stored(chunk, &buffer, worked.checksum, framing, sink)?,
+                }
+            }
+        }
+    }
+    Ok(blob)
+}
+
+impl WrittenBlob {
+    fn member(&mut self, member: Vec<u8>, sink: &mut Sink<'_>) -> Result<(), LayerError> {
+        self.hash.update(&member);
+        self.size += member.len() as u64;
+        match sink {
+            Sink::Write(writer) => writer.write_all(&member).map_err(LayerError::Write),
+            Sink::Keep(spool) => {
+                self.extents.push(Extent::Kept(spool.store(member).map_err(LayerError::Spool)?));
+                Ok(())
+            }
+        }
+    }
+
+    fn stored(
+        &mut self,
+        chunk: Chunk,
+        buffer: &SharedBuffer,
+        checksum: u32,
+        framing: Framing,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), LayerError> {
+        let framed = buffer.get().map(FramedBuffer::framed).unwrap_or_default();
+        let trailer = framing.trailer(chunk.length, checksum);
+        if let (Sink::Keep(_), ChunkData::Bytes(_)) = (&*sink, &chunk.data) {
+            return self.member([framed, &trailer].concat(), sink);
+        }
+        self.hash.update(framed);
+        self.hash.update(&trailer);
+        self.size += (framed.len() + trailer.len()) as u64;
+        match (sink, chunk.data) {
+            (Sink::Write(writer), _) => {
+                writer.write_all(framed).and_then(|()| writer.write_all(&trailer)).map_err(LayerError::Write)
+            }
+            (Sink::Keep(_), ChunkData::Source { source, offset }) => {
+                self.extents.push(Extent::Stored { source, offset, length: chunk.length, framing, checksum });
+                Ok(())
+            }
+            (Sink::Keep(_), ChunkData::Bytes(_)) => Ok(()),
+        }
+    }
+}
