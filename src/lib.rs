@@ -5,5 +5,6 @@ pub mod blob;
 pub mod digest;
 pub mod estargz;
 pub mod layer;
+pub mod plan;
 pub mod registry;
 pub mod snapshot;

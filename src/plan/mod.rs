@@ -1,0 +1,126 @@
+//! The plan: which file goes to which layer, in what order, cut where, stored or compressed, and why.
+//! Pure: no I/O, no clock, no environment; the same input gives the same plan. Must not know bytes or HTTP.
+
+mod chunks;
+mod error;
+mod layers;
+mod order;
+mod storage;
+
+pub use self::{
+    chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, chunk_lengths},
+    error::PlanError,
+    layers::plan,
+    order::natural_cmp,
+    storage::Sample,
+};
+use crate::layer::Storage;
+
+/// Number of layers of an image that every known consumer takes: CRI-O fails above 128, and a derived image
+/// needs a few of its own.
+pub const MAX_LAYERS_DEFAULT: usize = 100;
+
+/// A file to be planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanFile {
+    /// Path in the snapshot, `/` between its parts.
+    pub path: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Whether the content is known to be model weights (a safetensors header, a GGUF magic).
+    pub weights: bool,
+    /// How a sample of the content compressed; `None` when none was taken.
+    pub sample: Option<Sample>,
+}
+
+/// How files are laid out.
+#[derive(Debug, Clone)]
+pub struct PlanOptions {
+    /// Which files are compressed.
+    pub compression: Compression,
+    /// Which files a node fetches before a container runs.
+    pub prefetch: Prefetch,
+    /// Length of a chunk in bytes; see [`chunk_lengths`].
+    pub chunk_size: u64,
+    /// Largest number of layers of the image.
+    pub max_layers: usize,
+    /// Layers that the base takes of those.
+    pub base_layers: usize,
+}
+
+/// Which files are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Compression {
+    /// Weights are stored; other files are compressed where a sample says that it pays.
+    #[default]
+    Auto,
+    /// Nothing is compressed.
+    Store,
+    /// Everything is compressed.
+    Gzip,
+}
+
+/// Which files lie before the prefetch landmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prefetch {
+    /// The small files that an engine reads before its first weight.
+    #[default]
+    Small,
+    /// Every file.
+    All,
+    /// No file.
+    None,
+}
+
+/// The layers of a snapshot, from the lowest to the topmost, base layers not counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The layers.
+    pub layers: Vec<PlannedLayer>,
+}
+
+/// A layer of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedLayer {
+    /// What the layer is for.
+    pub kind: LayerKind,
+    /// Files in physical order.
+    pub files: Vec<PlannedFile>,
+    /// How many of the files, counted from the first, lie before the prefetch landmark.
+    pub prioritized: usize,
+}
+
+/// What a layer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LayerKind {
+    /// The base image.
+    Base,
+    /// Everything but weights.
+    Small,
+    /// One or more weight shards.
+    Weights,
+}
+
+impl LayerKind {
+    /// The name that annotations and outputs use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Small => "small",
+            Self::Weights => "weights",
+        }
+    }
+}
+
+/// A file of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedFile {
+    /// Index of the file in the planner's input.
+    pub index: usize,
+    /// How its chunks lie in the layer.
+    pub storage: Storage,
+    /// Lengths of its chunks in bytes.
+    pub chunks: Vec<u64>,
+    /// Why it is stored or compressed and lies where it lies, in words for the user.
+    pub reason: String,
+}
