@@ -5,6 +5,7 @@ pub mod blob;
 pub mod digest;
 pub mod estargz;
 pub mod layer;
+pub mod oci;
 pub mod plan;
 pub mod registry;
 pub mod snapshot;

@@ -1,0 +1,32 @@
+//! OCI images: names, config, manifest, layouts on disk, archives. Must not know models.
+
+mod archive;
+mod canonical;
+mod error;
+mod image;
+mod layout;
+mod pending;
+mod platform;
+mod read;
+mod target;
+
+pub use self::{
+    archive::{Archive, write_archive},
+    canonical::canonical_json,
+    error::OciError,
+    image::{BuiltImage, ConfigOptions, ImageLayer, build_image},
+    layout::{BlobWriter, Layout},
+    pending::PendingFile,
+    platform::Platform,
+    read::{ImageSource, ReadImage, RegistryImage, RootDocument, open, read_image},
+    target::{DEFAULT_TAG, Selector, Target},
+};
+
+/// Annotation of an index entry that names a tag.
+pub const REF_NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
+
+/// Prefix of all annotations and labels that are starcar's own.
+pub const STARCAR_PREFIX: &str = "dev.starcar.";
+
+/// Largest manifest, index or config that is read, in bytes: what registries take.
+pub const DOCUMENT_MAX: u64 = 4 << 20;

@@ -1,0 +1,146 @@
+//! Files that appear under their name whole or not at all. A pending file has no name, so a process that is
+//! killed leaves nothing behind.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::fd::AsRawFd,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+
+/// A file that is being written.
+#[derive(Debug)]
+pub struct PendingFile {
+    file: File,
+    directory: PathBuf,
+    /// The file's name where the file system has no nameless files.
+    named: Option<tempfile::TempPath>,
+}
+
+impl PendingFile {
+    /// A new, empty file that will be named in `directory`.
+    ///
+    /// # Errors
+    /// When the directory cannot be written to.
+    pub fn new(directory: &Path) -> io::Result<Self> {
+        let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+        if let Ok(descriptor) = open(directory, flags, Mode::from_raw_mode(0o644)) {
+            return Ok(Self { file: descriptor.into(), directory: directory.to_owned(), named: None });
+        }
+        // Not every file system has O_TMPFILE (NFS has none).
+        let named = tempfile::Builder::new()
+            .prefix(TEMPORARY_PREFIX)
+            .permissions(readable())
+            .tempfile_in(directory)?;
+        let (file, path) = named.into_parts();
+        Ok(Self { file, directory: directory.to_owned(), named: Some(path) })
+    }
+
+    /// Writes the file to disk and gives it the name `name`, unless a file of that name is there already;
+    /// then the pending file is dropped.
+    ///
+    /// # Errors
+    /// When it cannot be written or named.
+    pub fn keep(self, name: &str) -> io::Result<()> {
+        self.file.sync_all()?;
+        let directory = self.directory.clone();
+        match self.name_it(&directory.join(name)) {
+            Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(cause) => Err(cause),
+            Ok(()) => sync_directory(&directory),
+        }
+    }
+
+    /// Writes the file to disk and gives it the name `name`, in place of what has that name.
+    ///
+    /// # Errors
+    /// When it cannot be written or named.
+    pub fn replace(self, name: &str) -> io::Result<()> {
+        self.file.sync_all()?;
+        let directory = self.directory.clone();
+        // A link cannot replace a file, a rename can: the file passes through a name of its own, for a moment.
+        let step = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(&directory, |path| {
+            link(&self.file, path).or_else(|cause| match &self.named {
+                Some(named) => fs::hard_link(named, path),
+                None => Err(cause),
+            })
+        })?;
+        fs::rename(step.path(), directory.join(name))?;
+        let _ = step.into_temp_path().keep();
+        sync_directory(&directory)
+    }
+
+    fn name_it(self, path: &Path) -> io::Result<()> {
+        match self.named {
+            Some(named) => named.persist_noclobber(path).map_err(|error| error.error),
+            None => link(&self.file, path),
+        }
+    }
+}
+
+impl Write for PendingFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Start of the names that pending files bear where they must have one.
+pub(super) const TEMPORARY_PREFIX: &str = ".starcar-";
+
+fn readable() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::Permissions::from_mode(0o644)
+}
+
+/// Names an open file without a name. The detour over `/proc` needs no privilege, unlike `AT_EMPTY_PATH`.
+fn link(file: &File, path: &Path) -> io::Result<()> {
+    let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
+    linkat(CWD, descriptor, CWD, path, AtFlags::SYMLINK_FOLLOW).map_err(io::Error::from)
+}
+
+/// Makes new names in `directory` survive a crash of the machine.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_dropped_file_leaves_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut file = PendingFile::new(directory.path()).unwrap();
+        file.write_all(b"half").unwrap();
+        drop(file);
+        assert_eq!(names(directory.path()), [""; 0]);
+    }
+
+    #[test]
+    fn keep_does_not_replace_and_replace_does() {
+        let directory = tempfile::tempdir().unwrap();
+        for (content, keep) in [("one", true), ("two", true), ("three", false)] {
+            let mut file = PendingFile::new(directory.path()).unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            if keep { file.keep("name") } else { file.replace("name") }.unwrap();
+            let expected = if keep { "one" } else { "three" };
+            assert_eq!(fs::read_to_string(directory.path().join("name")).unwrap(), expected);
+            assert_eq!(names(directory.path()), ["name"]);
+        }
+    }
+}

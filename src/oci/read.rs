@@ -1,0 +1,266 @@
+//! Reading images from wherever they are: layout, archive or registry. Manifest and config are read whole,
+//! layers only in ranges.
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
+use serde::de::DeserializeOwned;
+
+use super::{Archive, DOCUMENT_MAX, Layout, OciError, Platform, Selector, Target, layout::ref_name};
+use crate::{
+    blob::RangeSource,
+    digest::Digest,
+    registry::{Reference, Registry},
+};
+
+/// Media types of an index, OCI's and Docker's.
+const INDEX_TYPES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+
+/// A place that holds images.
+pub trait ImageSource: Send + Sync {
+    /// The bytes of the manifest or index that was asked for when the source was opened, with its media type
+    /// and digest.
+    fn root_document(&self) -> Result<RootDocument, OciError>;
+
+    /// A manifest that an index of this place lists.
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError>;
+
+    /// Ranges of a blob of `size` bytes.
+    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError>;
+
+    /// The place's name, for messages.
+    fn place(&self) -> String;
+}
+
+/// The document that a name leads to.
+#[derive(Debug, Clone)]
+pub struct RootDocument {
+    /// The document.
+    pub bytes: Vec<u8>,
+    /// Its media type.
+    pub media_type: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// An image's documents.
+#[derive(Debug, Clone)]
+pub struct ReadImage {
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// The manifest's bytes.
+    pub manifest_bytes: Vec<u8>,
+    /// The manifest.
+    pub manifest: ImageManifest,
+    /// The config's bytes.
+    pub config_bytes: Vec<u8>,
+    /// The config.
+    pub config: ImageConfiguration,
+}
+
+/// An image in a registry.
+#[derive(Clone)]
+pub struct RegistryImage {
+    registry: Registry,
+    reference: Reference,
+}
+
+impl RegistryImage {
+    /// The image that `reference` names.
+    pub fn new(registry: Registry, reference: Reference) -> Self {
+        Self { registry, reference }
+    }
+}
+
+/// Opens the place that `target` names, to read the image that it names.
+///
+/// # Errors
+/// When the layout or archive is none. A registry is not asked yet.
+pub fn open(
+    target: &Target,
+    registry: impl FnOnce() -> Result<Registry, OciError>,
+) -> Result<Box<dyn ImageSource>, OciError> {
+    Ok(match target {
+        Target::Layout { path, selector } => Box::new((Layout::open(path)?, selector.clone())),
+        Target::Archive { path, selector } => Box::new((Archive::open(path)?, selector.clone())),
+        Target::Registry(reference) => Box::new(RegistryImage::new(registry()?, reference.clone())),
+    })
+}
+
+/// Reads manifest and config. Of an index, the image for `platform`.
+///
+/// # Errors
+/// When a document is missing, damaged, too large or not understood, or an index lacks the platform.
+pub fn read_image(source: &dyn ImageSource, platform: &Platform) -> Result<ReadImage, OciError> {
+    let root = source.root_document()?;
+    let place = source.place();
+    let (manifest_bytes, digest) = if INDEX_TYPES.contains(&root.media_type.as_str()) {
+        let index: ImageIndex = parse(&root.bytes, "index", &place)?;
+        let descriptor = for_platform(&index, platform, &place)?;
+        (source.manifest(descriptor)?, digest_of(descriptor, &place)?)
+    } else {
+        (root.bytes, root.digest)
+    };
+    let manifest: ImageManifest = parse(&manifest_bytes, "manifest", &place)?;
+    let config_digest = digest_of(manifest.config(), &place)?;
+    let config_bytes = read_document(source, config_digest, manifest.config().size())?;
+    let config = parse(&config_bytes, "config", &place)?;
+    Ok(ReadImage { digest, manifest_bytes, manifest, config_bytes, config })
+}
+
+/// Reads a small blob whole and checks its digest.
+fn read_document(source: &dyn ImageSource, digest: Digest, size: u64) -> Result<Vec<u8>, OciError> {
+    let damaged = |reason: String| OciError::DamagedBlob { place: source.place(), digest, reason };
+    if size > DOCUMENT_MAX {
+        return Err(damaged(format!("it has {size} bytes, more than {DOCUMENT_MAX}")));
+    }
+    let length = usize::try_from(size).map_err(|error| damaged(error.to_string()))?;
+    let bytes =
+        source.blob(digest, size)?.read_range(0, length).map_err(|error| damaged(error.to_string()))?;
+    let actual = Digest::of(&bytes);
+    if actual == digest { Ok(bytes) } else { Err(damaged(format!("its content has digest {actual}"))) }
+}
+
+fn for_platform<'a>(
+    index: &'a ImageIndex,
+    platform: &Platform,
+    place: &str,
+) -> Result<&'a Descriptor, OciError> {
+    let stated = |descriptor: &&Descriptor| {
+        descriptor.platform().as_ref().is_some_and(|present| platform.accepts(present))
+    };
+    index.manifests().iter().find(stated).ok_or_else(|| {
+        let present: Vec<String> = index
+            .manifests()
+            .iter()
+            .filter_map(|descriptor| descriptor.platform().as_ref())
+            .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
+            .collect();
+        OciError::NoSuchPlatform {
+            place: place.to_owned(),
+            wanted: platform.to_string(),
+            present: list(present),
+        }
+    })
+}
+
+/// The entry of a layout's index that `selector` names.
+pub(super) fn find_in_index(
+    index: &ImageIndex,
+    selector: &Selector,
+    place: &str,
+) -> Result<Descriptor, OciError> {
+    let manifests = index.manifests();
+    let found = match selector {
+        Selector::Tag(tag) => manifests.iter().find(|descriptor| ref_name(descriptor) == Some(tag)),
+        Selector::Digest(digest) => {
+            manifests.iter().find(|descriptor| descriptor.digest().as_ref() == digest.to_string())
+        }
+        Selector::Only => {
+            manifests.first().filter(|first| manifests.iter().all(|other| other.digest() == first.digest()))
+        }
+    };
+    found.cloned().ok_or_else(|| OciError::NoSuchImage {
+        place: place.to_owned(),
+        wanted: match selector {
+            Selector::Tag(tag) => format!("with tag {tag}"),
+            Selector::Digest(digest) => format!("with digest {digest}"),
+            Selector::Only => "that needs no name".to_owned(),
+        },
+        present: list(
+            manifests
+                .iter()
+                .map(|descriptor| ref_name(descriptor).unwrap_or(descriptor.digest().as_ref()).to_owned()),
+        ),
+    })
+}
+
+fn list(names: impl IntoIterator<Item = String>) -> String {
+    let names: Vec<String> = names.into_iter().collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// A descriptor's digest, which must be SHA-256.
+pub(super) fn digest_of(descriptor: &Descriptor, place: &str) -> Result<Digest, OciError> {
+    descriptor.digest().as_ref().parse().map_err(|error| OciError::Document {
+        what: "descriptor",
+        place: place.to_owned(),
+        reason: format!("{error}"),
+    })
+}
+
+/// Parses a document.
+pub(super) fn parse<T: DeserializeOwned>(
+    bytes: &[u8],
+    what: &'static str,
+    place: &str,
+) -> Result<T, OciError> {
+    serde_json::from_slice(bytes).map_err(|error| OciError::Document {
+        what,
+        place: place.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// The root document of a place that lists descriptors itself.
+fn listed_document(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<RootDocument, OciError> {
+    let digest = digest_of(descriptor, &source.place())?;
+    let bytes = read_document(source, digest, descriptor.size())?;
+    Ok(RootDocument { bytes, media_type: descriptor.media_type().to_string(), digest })
+}
+
+impl ImageSource for (Layout, Selector) {
+    fn root_document(&self) -> Result<RootDocument, OciError> {
+        listed_document(self, &self.0.find(&self.1)?)
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
+        Ok(listed_document(self, descriptor)?.bytes)
+    }
+
+    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {
+        Ok(Box::new(self.0.ranges(digest, size)?))
+    }
+
+    fn place(&self) -> String {
+        format!("oci:{}{}", self.0.root().display(), self.1)
+    }
+}
+
+impl ImageSource for (Archive, Selector) {
+    fn root_document(&self) -> Result<RootDocument, OciError> {
+        listed_document(self, &self.0.find(&self.1)?)
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
+        Ok(listed_document(self, descriptor)?.bytes)
+    }
+
+    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {
+        Ok(Box::new(self.0.ranges(digest, size)?))
+    }
+
+    fn place(&self) -> String {
+        format!("oci-archive:{}{}", self.0.path().display(), self.1)
+    }
+}
+
+impl ImageSource for RegistryImage {
+    fn root_document(&self) -> Result<RootDocument, OciError> {
+        let manifest = self.registry.pull_manifest(&self.reference)?;
+        Ok(RootDocument { bytes: manifest.bytes, media_type: manifest.media_type, digest: manifest.digest })
+    }
+
+    fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
+        let digest = digest_of(descriptor, &self.place())?;
+        let reference = self.reference.clone_with_digest(digest.to_string());
+        Ok(self.registry.pull_manifest(&reference)?.bytes)
+    }
+
+    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {
+        Ok(Box::new(self.registry.blob_source(&self.reference, digest, size)))
+    }
+
+    fn place(&self) -> String {
+        self.reference.to_string()
+    }
+}
