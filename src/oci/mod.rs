@@ -18,7 +18,7 @@ pub use self::{
     layout::{BlobWriter, Layout},
     pending::PendingFile,
     platform::Platform,
-    read::{ImageSource, ReadImage, RegistryImage, RootDocument, open, read_image},
+    read::{ImageSource, ReadImage, RegistryImage, RootDocument, digest_of, open, read_image},
     target::{DEFAULT_TAG, Selector, Target},
 };
 

@@ -1,8 +1,11 @@
 //! Reading images from wherever they are: layout, archive or registry. Manifest and config are read whole,
 //! layers only in ranges.
 
+use std::io::{self, Write};
+
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use super::{Archive, DOCUMENT_MAX, Layout, OciError, Platform, Selector, Target, layout::ref_name};
 use crate::{
@@ -26,6 +29,18 @@ pub trait ImageSource: Send + Sync {
 
     /// Ranges of a blob of `size` bytes.
     fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError>;
+
+    /// Streams a blob of `size` bytes to `sink`. The digest is known to be right only when this returns
+    /// without error.
+    fn copy_blob(&self, digest: Digest, size: u64, sink: &mut (dyn Write + Send)) -> Result<(), OciError> {
+        copy_ranges(&*self.blob(digest, size)?, sink)
+            .and_then(|actual| {
+                (actual == digest).then_some(()).ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::InvalidData, format!("its content has digest {actual}"))
+                })
+            })
+            .map_err(|error| OciError::DamagedBlob { place: self.place(), digest, reason: error.to_string() })
+    }
 
     /// The place's name, for messages.
     fn place(&self) -> String;
@@ -107,6 +122,23 @@ pub fn read_image(source: &dyn ImageSource, platform: &Platform) -> Result<ReadI
     Ok(ReadImage { digest, manifest_bytes, manifest, config_bytes, config })
 }
 
+/// Copies all bytes of `source` to `sink` and returns their digest.
+fn copy_ranges(source: &dyn RangeSource, sink: &mut (dyn Write + Send)) -> io::Result<Digest> {
+    /// Bytes that are in memory at a time.
+    const PIECE: u64 = 1 << 20;
+
+    let mut hash = Sha256::new();
+    let mut offset = 0;
+    while offset < source.size() {
+        let length = PIECE.min(source.size() - offset);
+        let piece = source.read_range(offset, usize::try_from(length).map_err(io::Error::other)?)?;
+        hash.update(&piece);
+        sink.write_all(&piece)?;
+        offset += length;
+    }
+    Ok(Digest::finish(hash))
+}
+
 /// Reads a small blob whole and checks its digest.
 fn read_document(source: &dyn ImageSource, digest: Digest, size: u64) -> Result<Vec<u8>, OciError> {
     let damaged = |reason: String| OciError::DamagedBlob { place: source.place(), digest, reason };
@@ -179,8 +211,11 @@ fn list(names: impl IntoIterator<Item = String>) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// A descriptor's digest, which must be SHA-256.
-pub(super) fn digest_of(descriptor: &Descriptor, place: &str) -> Result<Digest, OciError> {
+/// A descriptor's digest, which must be SHA-256. `place` is the image's name, for the message.
+///
+/// # Errors
+/// When it is none.
+pub fn digest_of(descriptor: &Descriptor, place: &str) -> Result<Digest, OciError> {
     descriptor.digest().as_ref().parse().map_err(|error| OciError::Document {
         what: "descriptor",
         place: place.to_owned(),
@@ -258,6 +293,10 @@ impl ImageSource for RegistryImage {
 
     fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {
         Ok(Box::new(self.registry.blob_source(&self.reference, digest, size)))
+    }
+
+    fn copy_blob(&self, digest: Digest, size: u64, sink: &mut (dyn Write + Send)) -> Result<(), OciError> {
+        Ok(self.registry.pull_blob(&self.reference, digest, size, sink)?)
     }
 
     fn place(&self) -> String {
