@@ -45,7 +45,11 @@ func main() {
 
 func run(address, root, configPath string) error {
 	var cfg config
+	// The defaults of containerd-stargz-grpc that are not zero.
 	cfg.MetadataStore = "memory"
+	cfg.DirectoryCacheConfig.Direct = true
+	cfg.FuseConfig.MergeBufferSize = 419430400
+	cfg.FuseConfig.MergeWorkerCount = 10
 	raw, err := os.ReadFile(configPath)
 	if err != nil {
 		return err
