@@ -14,7 +14,7 @@ TOP = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 from consumers import image, models, node as nodes, registry as registries, trees  # noqa: E402
-from consumers.proc import Failed, run, unmount_all  # noqa: E402
+from consumers.proc import run, unmount_all  # noqa: E402
 
 _count = itertools.count(1)
 
@@ -131,4 +131,17 @@ def base_image(scratch, registry):
     return ref
 
 
-__all__ = ["Failed"]
+_measured = []
+
+
+@pytest.fixture
+def measured(request):
+    """measured(line): a number worth reading, printed when the tests are through."""
+    return lambda line: _measured.append(f"{request.node.name}: {line}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.line(line)

@@ -26,6 +26,7 @@ class Node:
         self.snapshotters = dict(snapshotters)
         self.processes = []
         self.containers = {}
+        self.started = 0
         self.sock = self.dir / "containerd.sock"
         self.dir.mkdir(parents=True)
         try:
@@ -94,13 +95,16 @@ class Node:
         """Starts a container in the background; its output goes to a file. Gives the ctr process."""
         argv = [self.bin / "ctr", "-a", self.sock, "run", "--rm"]
         argv += ["--rootfs"] if rootfs else ["--snapshotter", snapshotter]
+        if rootfs:
+            argv += ["--env", "PATH=/bin"]
         if user:
             argv += ["--user", user]
         for source, target, mode in binds:
             argv += ["--mount", f"type=bind,src={source},dst={target},options=rbind:{mode}"]
         if pidns:
             argv += ["--with-ns", f"pid:{pidns}"]
-        process = Process([*argv, ref, name, *args], self.dir / f"container-{name}.log")
+        self.started += 1
+        process = Process([*argv, ref, name, *args], self.dir / f"container-{self.started}-{name}.log")
         self.containers[name] = process
         return process
 
@@ -109,7 +113,8 @@ class Node:
         process = self.start(name, ref, *args, **kw)
         status = process.popen.wait(timeout)
         self.containers.pop(name).stop()
-        out = process.log.read_text(errors="replace")
+        lines = process.log.read_text(errors="replace").splitlines(keepends=True)
+        out = "".join(line for line in lines if not line.startswith('time="'))  # ctr's own
         if check:
             assert status == 0, f"container {name} {args}: exit {status}\n{out}"
         return status, out
