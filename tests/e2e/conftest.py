@@ -1,0 +1,147 @@
+"""Fixtures of the end-to-end tests. What is missing fails a test, never skips it."""
+
+import itertools
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+TOP = HERE.parents[1]
+sys.path.insert(0, str(HERE))
+
+from consumers import image, models, node as nodes, registry as registries, trees  # noqa: E402
+from consumers.proc import run, unmount_all  # noqa: E402
+
+_count = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def bin_dir():
+    """The commands that tests/e2e/setup built: E2E_BIN, or .build/e2e/bin."""
+    path = Path(os.environ.get("E2E_BIN", TOP / ".build/e2e/bin"))
+    for name in ("containerd", "ctr", "containerd-shim-runc-v2", "snapshotter", "reader", "registry"):
+        if not os.access(path / name, os.X_OK):
+            pytest.fail(f"{path / name} is missing: run tests/e2e/setup", pytrace=False)
+    for name in ("ctr-remote", "runc", "skopeo", "umoci", "fusermount3", "gzip", "tar"):
+        if not shutil.which(name):
+            pytest.fail(f"{name} is not installed: run tests/e2e/setup", pytrace=False)
+    if os.geteuid() != 0:
+        pytest.fail("containerd and its snapshotters need root", pytrace=False)
+    return path
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory):
+    """A directory for the session; unmounted and removed at its end."""
+    path = tmp_path_factory.mktemp("e2e")
+    yield path
+    unmount_all(path)
+    if not os.environ.get("E2E_KEEP"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def starcar(scratch):
+    """The command under test: STARCAR, or target/release/starcar."""
+    path = Path(os.environ.get("STARCAR", TOP / "target/release/starcar"))
+    if not os.access(path, os.X_OK):
+        pytest.fail(f"{path} is missing: cargo build --release, or set STARCAR", pytrace=False)
+    directory = scratch / "starcar"
+    directory.mkdir()
+    return image.Starcar(path, directory)
+
+
+@pytest.fixture
+def pack(starcar):
+    """pack(snapshot, *options, tag=…|output=…, base=…) -> image.Packed."""
+    return starcar.pack
+
+
+@pytest.fixture(scope="session")
+def registry(bin_dir, scratch):
+    """A registry that counts the bytes it sends for each digest."""
+    server = registries.Registry(bin_dir / "registry", scratch / "registry")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def node(bin_dir, scratch):
+    """A node that the tests of a session share: containerd and its snapshotters."""
+    with_stop = nodes.Node(bin_dir, scratch / "node")
+    yield with_stop
+    with_stop.stop()
+
+
+@pytest.fixture
+def fresh_node(bin_dir, scratch):
+    """A node that has never pulled anything."""
+    with_stop = nodes.Node(bin_dir, scratch / f"node-{next(_count)}")
+    yield with_stop
+    with_stop.stop()
+
+
+@pytest.fixture
+def image_name(request):
+    """A repository name that no other test uses."""
+    return re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-") + f"-{next(_count)}"
+
+
+@pytest.fixture
+def read_layer(bin_dir):
+    """read_layer(blob, toc_digest, store) -> (entries, summary), every chunk verified."""
+    return lambda blob, toc, store="memory": image.read_layer(bin_dir / "reader", blob, toc, store)
+
+
+@pytest.fixture(scope="session")
+def small_model(scratch):
+    """A snapshot of 32 MiB in two shards, and its tree at /models."""
+    path = models.model(scratch / "small-model")
+    return path, trees.of_source(path)
+
+
+@pytest.fixture(scope="session")
+def base_image(scratch, registry):
+    """A base in the registry: one plain tar+gzip layer with busybox and its links."""
+    rootfs = scratch / "base-rootfs"
+    (rootfs / "bin").mkdir(parents=True)
+    (rootfs / "etc").mkdir()
+    (rootfs / "tmp").mkdir()
+    (rootfs / "tmp").chmod(0o1777)
+    shutil.copy("/bin/busybox", rootfs / "bin/busybox")
+    (rootfs / "bin/busybox").chmod(0o755)
+    for applet in ("sh", "ln", "sleep", "ls", "mkdir", "cat"):
+        (rootfs / "bin" / applet).symlink_to("busybox")
+    os.link(rootfs / "bin/busybox", rootfs / "bin/busybox-too")
+    (rootfs / "etc/passwd").write_text("root:x:0:0:root:/:/bin/sh\n")
+    os.lchown(rootfs / "etc/passwd", 0, 42)
+    (rootfs / "etc/empty").touch()
+    layout = scratch / "base"
+    run("umoci", "init", "--layout", layout)
+    run("umoci", "new", "--image", f"{layout}:base")
+    run("umoci", "insert", "--image", f"{layout}:base", rootfs, "/")
+    run("umoci", "config", "--image", f"{layout}:base", "--config.env", "PATH=/bin", "--config.entrypoint", "/bin/sh")
+    run("umoci", "gc", "--layout", layout)
+    ref = registry.ref("base", "v1")
+    run("skopeo", "--insecure-policy", "copy", "--dest-tls-verify=false", f"oci:{layout}:base", f"docker://{ref}")
+    return ref
+
+
+_measured = []
+
+
+@pytest.fixture
+def measured(request):
+    """measured(line): a number worth reading, printed when the tests are through."""
+    return lambda line: _measured.append(f"{request.node.name}: {line}")
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _measured:
+        terminalreporter.section("measured")
+        for line in _measured:
+            terminalreporter.line(line)

@@ -1,0 +1,1 @@
+"""The real consumers of an image, started and asked from tests."""
