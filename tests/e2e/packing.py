@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,16 @@ BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 def starcar(*arguments, env=None, cwd=None, timeout=300):
-    """Run starcar to its end and return the finished process, its output as text."""
+    """Run starcar to its end and return the finished process, its output as text.
+
+    It gets an empty cache directory: what an earlier run remembered must not stand in for work.
+    """
     command = [str(STARCAR), *map(str, arguments)]
-    return subprocess.run(
-        command, env=clean_env(env), cwd=cwd, timeout=timeout, text=True, capture_output=True, stdin=subprocess.DEVNULL
-    )
+    with tempfile.TemporaryDirectory() as cache:
+        return subprocess.run(
+            command, env=clean_env({"XDG_CACHE_HOME": cache} | (env or {})), cwd=cwd, timeout=timeout,
+            text=True, capture_output=True, stdin=subprocess.DEVNULL,
+        )
 
 
 def clean_env(changes=None):

@@ -1,7 +1,7 @@
 """Nothing half-written: a pack that is killed, interrupted or run twice at once leaves a layout that holds."""
 
-import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -42,6 +42,14 @@ def signalled(process, delay, number):
     return alive, out, words
 
 
+def random_moments(seed, count, end):
+    """`count` seconds between 0 and `end`, one in each of as many equal parts, in random order."""
+    generator = random.Random(seed)
+    moments = [(part + generator.random()) * end / count for part in range(count)]
+    generator.shuffle(moments)
+    return moments
+
+
 def temporaries(scratch):
     return [str(path.relative_to(scratch)) for path in scratch.rglob("*")
             if not path.is_dir() and not path.is_relative_to(scratch / "cache")]
@@ -70,12 +78,13 @@ def duration(models, tmp_path_factory):
         begin = time.monotonic()
         finish(start(models["large"], root / f"{number}.oci", root / "tmp"))
         took.append(time.monotonic() - begin)
+        shutil.rmtree(root / f"{number}.oci")
     return statistics.median(took[1:])
 
 
 def test_a_killed_pack_leaves_no_broken_image(models, expected, duration, tmp_path, record_property):
     """Half of the kills meet a new layout, half one that already holds another image and earlier kills' remains."""
-    moments = [random.Random(SEED).uniform(0, duration) for _ in range(KILLS)]
+    moments = random_moments(SEED, KILLS, duration)
     kept = tmp_path / "kept.oci"
     pack(models["small"], f"{kept}:small")
     met, listed_after, most_litter = 0, 0, []
@@ -95,10 +104,11 @@ def test_a_killed_pack_leaves_no_broken_image(models, expected, duration, tmp_pa
         if "large" in tags and layout == kept:
             # Begin anew, or the later kills would find everything done.
             pack(models["small"], f"{tmp_path}/again-{number}.oci:small")
-            kept.rename(tmp_path / f"done-{number}.oci")
+            shutil.rmtree(kept)
             (tmp_path / f"again-{number}.oci").rename(kept)
-            continue
-        check_recovery(models["large"], layout, expected["large"], tmp_path) if layout != kept else None
+        elif layout != kept:
+            check_recovery(models["large"], layout, expected["large"], tmp_path)
+            shutil.rmtree(layout)
     check_recovery(models["large"], kept, expected["large"], tmp_path)
     assert check_complete(kept)["small"] == expected["small"]
     record_property("full run, seconds", duration)
@@ -120,7 +130,7 @@ def check_recovery(model, layout, digest, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_an_interrupted_pack_clears_up(models, expected, duration, tmp_path, number):
-    moments = [random.Random(SEED + number).uniform(0.05, 0.9) * duration for _ in range(12)]
+    moments = random_moments(SEED + number, 12, duration * 0.9)
     met = 0
     for index, moment in enumerate(moments):
         layout = tmp_path / f"{index}.oci"
@@ -136,6 +146,7 @@ def test_an_interrupted_pack_clears_up(models, expected, duration, tmp_path, num
         check_blobs(layout)
         assert not litter(layout), f"left after {number.name}: {litter(layout)}"
         assert not temporaries(tmp_path / "tmp"), f"left in TMPDIR: {temporaries(tmp_path / 'tmp')}"
+        shutil.rmtree(layout, ignore_errors=True)
     assert met >= len(moments) // 2, f"only {met} of {len(moments)} signals met a living process"
 
 
@@ -150,6 +161,7 @@ def test_two_packs_at_once_into_one_layout(models, expected, tmp_path, same):
         assert check_complete(layout) == dict(zip("01", digests))
         check_blobs(layout)
         assert not litter(layout)
+        shutil.rmtree(layout)
 
 
 def test_many_packs_at_once_into_one_layout(models, expected, tmp_path):
