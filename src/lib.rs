@@ -3,10 +3,15 @@
 
 pub mod base;
 pub mod blob;
+pub mod cli;
 pub mod digest;
 pub mod estargz;
+pub mod inspect;
 pub mod layer;
 pub mod oci;
+pub mod pack;
 pub mod plan;
+pub mod progress;
+pub mod push;
 pub mod registry;
 pub mod snapshot;

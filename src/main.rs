@@ -1,3 +1,7 @@
-//! The `starcar` command.
+//! The `starcar` command: parses arguments, runs one command, prints its error.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    starcar::cli::main()
+}

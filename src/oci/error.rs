@@ -75,6 +75,17 @@ pub enum OciError {
         /// What differs.
         reason: String,
     },
+    /// A blob cannot be read.
+    #[error("cannot read blob {digest} of {place}")]
+    ReadBlob {
+        /// The layout, archive or repository.
+        place: String,
+        /// The blob.
+        digest: Digest,
+        /// Cause.
+        #[source]
+        cause: io::Error,
+    },
     /// A manifest, index or config that cannot be understood.
     #[error("{what} of {place} cannot be understood: {reason}")]
     Document {

@@ -33,13 +33,9 @@ pub trait ImageSource: Send + Sync {
     /// Streams a blob of `size` bytes to `sink`. The digest is known to be right only when this returns
     /// without error.
     fn copy_blob(&self, digest: Digest, size: u64, sink: &mut (dyn Write + Send)) -> Result<(), OciError> {
-        copy_ranges(&*self.blob(digest, size)?, sink)
-            .and_then(|actual| {
-                (actual == digest).then_some(()).ok_or_else(|| {
-                    io::Error::new(io::ErrorKind::InvalidData, format!("its content has digest {actual}"))
-                })
-            })
-            .map_err(|error| OciError::DamagedBlob { place: self.place(), digest, reason: error.to_string() })
+        let read_error = |cause| OciError::ReadBlob { place: self.place(), digest, cause };
+        let actual = copy_ranges(&*self.blob(digest, size)?, sink).map_err(read_error)?;
+        check_digest(actual, digest, || self.place())
     }
 
     /// The place's name, for messages.
@@ -146,10 +142,18 @@ fn read_document(source: &dyn ImageSource, digest: Digest, size: u64) -> Result<
         return Err(damaged(format!("it has {size} bytes, more than {DOCUMENT_MAX}")));
     }
     let length = usize::try_from(size).map_err(|error| damaged(error.to_string()))?;
-    let bytes =
-        source.blob(digest, size)?.read_range(0, length).map_err(|error| damaged(error.to_string()))?;
-    let actual = Digest::of(&bytes);
-    if actual == digest { Ok(bytes) } else { Err(damaged(format!("its content has digest {actual}"))) }
+    let read_error = |cause| OciError::ReadBlob { place: source.place(), digest, cause };
+    let bytes = source.blob(digest, size)?.read_range(0, length).map_err(read_error)?;
+    check_digest(Digest::of(&bytes), digest, || source.place())?;
+    Ok(bytes)
+}
+
+fn check_digest(actual: Digest, expected: Digest, place: impl FnOnce() -> String) -> Result<(), OciError> {
+    if actual == expected {
+        return Ok(());
+    }
+    let reason = format!("its content has digest {actual}");
+    Err(OciError::DamagedBlob { place: place(), digest: expected, reason })
 }
 
 fn for_platform<'a>(

@@ -1,0 +1,105 @@
+//! What a command can fail with, the exit code that says so and the next step.
+
+use std::io;
+
+use crate::{
+    base::{BASE_DEFAULT, BaseError},
+    layer::LayerError,
+    oci::OciError,
+    pack::PackError,
+};
+
+/// Exit codes. They are part of the interface: scripts branch on them.
+pub mod exit_code {
+    /// Everything was done.
+    pub const OK: u8 = 0;
+    /// Something failed that has no code of its own.
+    pub const FAILURE: u8 = 1;
+    /// The arguments are wrong.
+    pub const USAGE: u8 = 2;
+    /// The snapshot is incomplete, damaged, changing, or cannot be read.
+    pub const SNAPSHOT: u8 = 3;
+    /// The base cannot be read or used.
+    pub const BASE: u8 = 4;
+    /// An image in a layout or archive cannot be read or written.
+    pub const IMAGE: u8 = 5;
+    /// A registry refused or failed.
+    pub const REGISTRY: u8 = 6;
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// Arguments that contradict each other.
+    #[error("{0}")]
+    Usage(String),
+    /// Packing failed.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// An image could not be read or pushed.
+    #[error(transparent)]
+    Oci(#[from] OciError),
+    /// Output could not be written.
+    #[error("cannot write {what}")]
+    Output {
+        what: String,
+        #[source]
+        cause: io::Error,
+    },
+}
+
+impl CliError {
+    /// For `map_err` on standard output.
+    pub(super) fn stdout(cause: io::Error) -> Self {
+        Self::Output { what: "to standard output".to_owned(), cause }
+    }
+
+    pub(super) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output { cause, .. } if cause.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => exit_code::USAGE,
+            Self::Output { .. } => exit_code::FAILURE,
+            Self::Oci(error) => of_oci(error),
+            Self::Pack(error) => match error {
+                PackError::Snapshot(_)
+                | PackError::Sample { .. }
+                | PackError::Whiteout { .. }
+                | PackError::Layer(
+                    LayerError::Source(_) | LayerError::Damaged { .. } | LayerError::Entry { .. },
+                ) => exit_code::SNAPSHOT,
+                PackError::Base(_) => exit_code::BASE,
+                PackError::Plan(_) | PackError::ModelDirectory { .. } => exit_code::USAGE,
+                PackError::Layer(LayerError::Write(_) | LayerError::Spool(_))
+                | PackError::DiskSpace { .. } => exit_code::IMAGE,
+                PackError::Oci(error) => of_oci(error),
+                PackError::Threads(_) => exit_code::FAILURE,
+            },
+        }
+    }
+
+    /// The next step, where the message does not say it already.
+    pub(super) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Pack(PackError::Base(BaseError::Image(_))) => Some(format!(
+                "--base takes any image instead of {BASE_DEFAULT}, a static busybox (--base /bin/busybox), \
+                 or `scratch`, which is enough where the image is mounted as a volume"
+            )),
+            Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
+                Some("TMPDIR chooses where temporary files go".to_owned())
+            }
+            Self::Usage(_) => Some("`starcar help` and `starcar help COMMAND` list all options".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn of_oci(error: &OciError) -> u8 {
+    match error {
+        OciError::Target { .. } | OciError::Platform(_) => exit_code::USAGE,
+        OciError::Registry(_) => exit_code::REGISTRY,
+        _ => exit_code::IMAGE,
+    }
+}

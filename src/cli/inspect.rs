@@ -1,0 +1,103 @@
+//! `starcar inspect`
+
+use clap::{Args, ValueEnum};
+
+use super::{
+    CliError, RegistryArguments,
+    output::{self, size, table},
+};
+use crate::{
+    inspect::{InspectedLayer, Inspection, LazyLayer, inspect},
+    oci::{self, Platform, Target},
+};
+
+/// Show what an image is made of, without reading its weights
+#[derive(Debug, Args)]
+pub(super) struct InspectArguments {
+    /// The image: a name in a registry, oci:DIR[:tag] or oci-archive:FILE[:tag]
+    image: Target,
+    /// Platform to look at, of an image for several
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    platform: Platform,
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value_t = FormatArgument::Table)]
+    format: FormatArgument,
+    #[command(flatten, next_help_heading = "Registry")]
+    registry: RegistryArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArgument {
+    Table,
+    Json,
+}
+
+pub(super) fn run(arguments: &InspectArguments) -> Result<(), CliError> {
+    let source = oci::open(&arguments.image, || arguments.registry.open())?;
+    let inspection = inspect(&*source, &arguments.platform)?;
+    match arguments.format {
+        FormatArgument::Table => output::data(&text(&inspection)),
+        FormatArgument::Json => {
+            let json = serde_json::to_string_pretty(&inspection)
+                .map_err(|error| CliError::Output { what: "the answer".to_owned(), cause: error.into() })?;
+            output::data(&json)
+        }
+    }
+}
+
+fn text(image: &Inspection) -> String {
+    let or_none =
+        |words: &Option<Vec<String>>| words.as_ref().map_or("none".to_owned(), |words| words.join(" "));
+    let mut rows = vec![
+        vec!["image".to_owned(), image.name.clone()],
+        vec!["digest".to_owned(), image.digest.to_string()],
+        vec!["platform".to_owned(), image.platform.clone()],
+        vec!["size".to_owned(), format!("{} in {} layers", size(image.size), image.layers.len())],
+        vec!["user".to_owned(), image.user.clone().unwrap_or_else(|| "none".to_owned())],
+        vec!["entrypoint".to_owned(), or_none(&image.entrypoint)],
+        vec!["command".to_owned(), or_none(&image.cmd)],
+    ];
+    rows.extend(image.labels.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
+    let mut text = table(&rows);
+    for (index, layer) in image.layers.iter().enumerate() {
+        text.push('\n');
+        text.push_str(&layer_text(index + 1, layer));
+    }
+    text
+}
+
+fn layer_text(number: usize, layer: &InspectedLayer) -> String {
+    let kind = layer.kind.as_deref().unwrap_or("layer");
+    let title = layer.title.as_deref().unwrap_or_default();
+    let head = format!("layer {number}: {kind} {title}\n  {} {}\n", layer.digest, size(layer.size));
+    match &layer.lazy {
+        Err(reason) => format!("{head}  not lazily pullable: {reason}\n"),
+        Ok(lazy) => head + &lazy_text(lazy),
+    }
+}
+
+fn lazy_text(layer: &LazyLayer) -> String {
+    let landmark = match &layer.landmark {
+        None => "no landmark".to_owned(),
+        Some(landmark) if landmark.prefetch => format!("prefetches {}", size(landmark.offset)),
+        Some(_) => "prefetches nothing".to_owned(),
+    };
+    let head = format!("  lazily pullable, {landmark}, {} chunks\n", layer.chunks);
+    let rows: Vec<Vec<String>> = layer
+        .entries
+        .iter()
+        .map(|entry| {
+            vec![
+                format!("  {}", entry.offset.map_or_else(|| "-".to_owned(), |offset| offset.to_string())),
+                entry.entry_type.clone(),
+                if entry.entry_type == "reg" { size(entry.size) } else { "-".to_owned() },
+                entry.chunks.to_string(),
+                if entry.prefetched { "prefetched" } else { "" }.to_owned(),
+                entry.path.escape_debug().to_string(),
+            ]
+        })
+        .collect();
+    let header = ["  offset", "type", "size", "chunks", "", "path"].map(str::to_owned).to_vec();
+    let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
+    head + &table(&rows)
+}

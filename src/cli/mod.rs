@@ -1,0 +1,124 @@
+//! The command line: arguments, printing, exit codes. Must not know formats or HTTP.
+
+mod error;
+mod inspect;
+mod output;
+mod pack;
+mod parse;
+mod plan;
+mod progress;
+mod push;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use self::error::CliError;
+pub use self::error::exit_code;
+use crate::{
+    oci::OciError,
+    registry::{Registry, RegistryOptions},
+};
+
+/// Pack Hugging Face model snapshots into lazily pullable KServe modelcar images.
+#[derive(Debug, Parser)]
+#[command(name = "starcar", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
+5 an image on disk cannot be read or written; 6 a registry refused or failed.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Pack(Box<pack::PackArguments>),
+    Push(push::PushArguments),
+    Inspect(inspect::InspectArguments),
+}
+
+/// How registries are reached.
+#[derive(Debug, Args)]
+struct RegistryArguments {
+    /// Use plain HTTP for all registries (loopback addresses always do)
+    #[arg(long)]
+    plain_http: bool,
+    /// Take credentials from this file alone (default: Podman's and docker's usual files)
+    #[arg(long, value_name = "FILE")]
+    authfile: Option<std::path::PathBuf>,
+    /// Blobs that are sent at a time
+    #[arg(long, value_name = "N", default_value_t = RegistryOptions::default().concurrency)]
+    concurrency: usize,
+}
+
+impl RegistryArguments {
+    fn open(&self) -> Result<Registry, OciError> {
+        let options = RegistryOptions {
+            plain_http: self.plain_http,
+            authfile: self.authfile.clone(),
+            concurrency: self.concurrency,
+        };
+        Ok(Registry::new(options)?)
+    }
+}
+
+/// How progress is shown.
+#[derive(Debug, Args)]
+struct ProgressArguments {
+    /// How progress is shown: `auto` draws bars on a terminal and writes lines elsewhere
+    #[arg(long, value_enum, default_value_t = ProgressChoice::Auto)]
+    progress: ProgressChoice,
+    /// Say nothing but errors; print the digest alone
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ProgressChoice {
+    Auto,
+    Plain,
+    None,
+}
+
+/// Runs the command that this process's arguments ask for, prints its error if there is one, and returns the
+/// process's exit code.
+pub fn main() -> ExitCode {
+    run(std::env::args_os())
+}
+
+fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; clap knows which stream each belongs to.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { exit_code::USAGE } else { exit_code::OK });
+        }
+    };
+    let result = match cli.command {
+        Command::Pack(arguments) => pack::run(*arguments),
+        Command::Push(arguments) => push::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::from(exit_code::OK),
+        // Whoever reads our output has seen enough.
+        Err(error) if error.is_broken_pipe() => ExitCode::from(exit_code::OK),
+        Err(error) => {
+            output::error(&error, error.hint());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn arguments_are_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,116 @@
+//! Printing: data on standard output, words on standard error.
+
+use std::{
+    error::Error,
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
+
+use super::CliError;
+
+/// Writes data to standard output.
+pub(super) fn data(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| if text.ends_with('\n') { Ok(()) } else { stdout.write_all(b"\n") })
+        .and_then(|()| stdout.flush())
+        .map_err(CliError::stdout)
+}
+
+/// Writes a line of words to standard error. Nobody can be told when that fails.
+pub(super) fn words(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// Writes a warning to standard error.
+pub(super) fn warning(text: &str) {
+    words(&format!("{} {text}", style("warning:", "33")));
+}
+
+/// Writes an error with its causes, and the next step if there is one, to standard error.
+pub(super) fn error(error: &dyn Error, hint: Option<String>) {
+    let mut text = format!("{} {error}", style("error:", "31"));
+    let mut cause = error.source();
+    let mut last = error.to_string();
+    while let Some(current) = cause {
+        let message = current.to_string();
+        // A cause that its error quotes already tells nothing new.
+        if !last.contains(&message) {
+            let _ = write!(text, "\n  {} {message}", style("caused by:", "31"));
+        }
+        last = message;
+        cause = current.source();
+    }
+    if let Some(hint) = hint {
+        let _ = write!(text, "\n{} {hint}", style("hint:", "36"));
+    }
+    words(&text);
+}
+
+/// `text`, bold and in an ANSI colour where a person looks.
+fn style(text: &str, colour: &str) -> String {
+    let wanted =
+        io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    if wanted { format!("\u{1b}[1;{colour}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+/// A size for people, in powers of 1024: `4.2 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    // Tenths of a unit are all that is shown.
+    let mut tenths = bytes * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// Rows with aligned columns; a column is as wide as its widest cell, the last one as it comes.
+pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (4_194_647, "4.0 MiB"),
+            (140 << 30, "140.0 GiB"),
+            (u64::MAX / 16, "1024.0 PiB"),
+        ] {
+            assert_eq!(size(bytes), text);
+        }
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
+        assert_eq!(table(&[row(["a", "b"]), row(["longer", ""])]), "a       b\nlonger\n");
+    }
+}

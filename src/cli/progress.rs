@@ -1,0 +1,79 @@
+//! Shows progress on standard error: bars on a terminal, lines elsewhere, nothing when asked.
+
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{ProgressArguments, ProgressChoice, output};
+use crate::{digest::Digest, progress::Observer};
+
+/// Shows what it hears.
+#[derive(Debug)]
+pub(super) struct Progress {
+    bar: ProgressBar,
+    /// Whether events are written as lines.
+    lines: bool,
+}
+
+impl Progress {
+    pub(super) fn new(arguments: &ProgressArguments) -> Self {
+        let silent = arguments.quiet || arguments.progress == ProgressChoice::None;
+        let bars = !silent && arguments.progress == ProgressChoice::Auto && io::stderr().is_terminal();
+        let target = if bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { bar: ProgressBar::with_draw_target(None, target), lines: !silent }
+    }
+
+    /// Ends the bar.
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Writes a line of words, above the bar if there is one.
+    pub(super) fn line(&self, text: &str) {
+        if self.lines {
+            self.bar.suspend(|| output::words(text));
+        }
+    }
+
+    fn begin(&self, total: u64, what: &str) {
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
+        self.bar.reset();
+        self.bar.set_length(total);
+        self.bar.set_message(what.to_owned());
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+    }
+}
+
+impl Observer for Progress {
+    fn hashing(&self, total: u64) {
+        self.line(&format!("packing {}", output::size(total)));
+        self.begin(total, "packing");
+    }
+
+    fn hashed(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn layer_done(&self, title: &str, digest: Digest, size: u64) {
+        self.line(&format!("layer {digest} {} {title}", output::size(size)));
+    }
+
+    fn sending(&self, destination: &str, total: u64) {
+        self.line(&format!("pushing {} to {destination}", output::size(total)));
+        self.begin(total, "pushing");
+    }
+
+    fn sent(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn already_there(&self, digest: Digest) {
+        self.line(&format!("the registry has {digest} already"));
+    }
+}

@@ -1,0 +1,36 @@
+//! `starcar push`
+
+use clap::Args;
+
+use super::{CliError, ProgressArguments, RegistryArguments, output, pack::reference, progress::Progress};
+use crate::{
+    oci::{Layout, Target},
+    push::push_layout,
+};
+
+/// Push an image from a layout to a registry
+///
+/// The manifest's digest is the last line on standard output.
+#[derive(Debug, Args)]
+pub(super) struct PushArguments {
+    /// The image: oci:DIR[:tag] or oci:DIR@sha256:…
+    image: Target,
+    /// Its name in the registry
+    reference: String,
+    #[command(flatten)]
+    progress: ProgressArguments,
+    #[command(flatten, next_help_heading = "Registry")]
+    registry: RegistryArguments,
+}
+
+pub(super) fn run(arguments: &PushArguments) -> Result<(), CliError> {
+    let reference = reference(&arguments.reference)?;
+    let Target::Layout { path, selector } = &arguments.image else {
+        return Err(CliError::Usage(format!("`{}` is no layout: expected oci:DIR[:tag]", arguments.image)));
+    };
+    let layout = Layout::open(path)?;
+    let progress = Progress::new(&arguments.progress);
+    let digest = push_layout(&layout, selector, &arguments.registry.open()?, &reference, &progress)?;
+    progress.finish();
+    output::data(&digest.to_string())
+}

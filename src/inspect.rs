@@ -1,0 +1,190 @@
+//! What an image is made of, read without a weight: manifest, config, footers and tables of contents. Must
+//! not know how it is printed.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{
+    digest::Digest,
+    estargz::{
+        EstargzReader, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, ReadError, TOC_DIGEST_ANNOTATION,
+        toc::TocEntry,
+    },
+    oci::{ImageSource, OciError, Platform, STARCAR_PREFIX, digest_of, read_image},
+};
+
+/// An image, inspected.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inspection {
+    /// Name that was asked for.
+    pub name: String,
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// The platform.
+    pub platform: String,
+    /// Sum of the layers' sizes in bytes.
+    pub size: u64,
+    /// User that commands run as.
+    pub user: Option<String>,
+    /// Entrypoint; KServe wants none.
+    pub entrypoint: Option<Vec<String>>,
+    /// Command.
+    pub cmd: Option<Vec<String>>,
+    /// Labels of the config.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// The layers, lowest first.
+    pub layers: Vec<InspectedLayer>,
+}
+
+/// A layer, inspected.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedLayer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Media type.
+    pub media_type: String,
+    /// What the layer is for, where its annotations say so.
+    pub kind: Option<String>,
+    /// What the layer holds, where its annotations say so.
+    pub title: Option<String>,
+    /// Whether a node can mount it without pulling it; if not, why.
+    pub lazy: Result<LazyLayer, String>,
+}
+
+/// What the table of contents of a lazily mountable layer says.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LazyLayer {
+    /// Digest of the TOC.
+    pub toc_digest: Digest,
+    /// Where the TOC begins in the blob, in bytes.
+    pub toc_offset: u64,
+    /// The prefetch landmark.
+    pub landmark: Option<Landmark>,
+    /// Number of chunks.
+    pub chunks: usize,
+    /// Entries in physical order.
+    pub entries: Vec<InspectedEntry>,
+}
+
+/// A prefetch landmark.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Landmark {
+    /// Whether the files before it are prefetched.
+    pub prefetch: bool,
+    /// Where it lies in the blob, in bytes: so many bytes are fetched at mount if `prefetch` is set.
+    pub offset: u64,
+}
+
+/// An entry of a layer.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InspectedEntry {
+    /// Path in the image; directories end in a slash.
+    pub path: String,
+    /// Type, in the TOC's words.
+    #[serde(rename = "type")]
+    pub entry_type: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Where its first chunk lies in the blob, in bytes; `None` when it has none.
+    pub offset: Option<u64>,
+    /// Number of chunks.
+    pub chunks: usize,
+    /// Whether it lies before a prefetch landmark.
+    pub prefetched: bool,
+}
+
+/// Inspects the image in `source`; of an index, the image for `platform`.
+///
+/// # Errors
+/// When the documents cannot be read. A layer that cannot be read as eStargz is part of the answer.
+pub fn inspect(source: &dyn ImageSource, platform: &Platform) -> Result<Inspection, OciError> {
+    let image = read_image(source, platform)?;
+    let place = source.place();
+    let mut layers = Vec::new();
+    for descriptor in image.manifest.layers() {
+        let digest = digest_of(descriptor, &place)?;
+        let annotation = |name: &str| descriptor.annotations().as_ref()?.get(name).cloned();
+        let lazy = match annotation(TOC_DIGEST_ANNOTATION).map(|text| text.parse::<Digest>()) {
+            None => Err("its descriptor names no table of contents".to_owned()),
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(toc)) => {
+                let blob = source.blob(digest, descriptor.size())?;
+                match EstargzReader::open(&*blob, Some(toc)) {
+                    Ok(reader) => Ok(lazy_layer(&reader)),
+                    // A range that cannot be read says nothing about the layer.
+                    Err(ReadError::Read { cause, .. }) => {
+                        return Err(OciError::ReadBlob { place, digest, cause });
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+        };
+        layers.push(InspectedLayer {
+            digest,
+            size: descriptor.size(),
+            media_type: descriptor.media_type().to_string(),
+            kind: annotation(&format!("{STARCAR_PREFIX}layer.kind")),
+            title: annotation(&format!("{STARCAR_PREFIX}layer.title")),
+            lazy,
+        });
+    }
+    let config = image.config.config().clone().unwrap_or_default();
+    Ok(Inspection {
+        name: place,
+        digest: image.digest,
+        platform: Platform::of_config(&image.config).to_string(),
+        size: layers.iter().map(|layer| layer.size).sum(),
+        user: config.user().clone(),
+        entrypoint: config.entrypoint().clone(),
+        cmd: config.cmd().clone(),
+        labels: config.labels().clone().unwrap_or_default().into_iter().collect(),
+        annotations: image.manifest.annotations().clone().unwrap_or_default().into_iter().collect(),
+        layers,
+    })
+}
+
+fn lazy_layer(reader: &EstargzReader) -> LazyLayer {
+    let toc = &reader.toc.entries;
+    let landmark = toc
+        .iter()
+        .find(|entry| [PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK].contains(&entry.name.as_str()))
+        .map(|entry| Landmark { prefetch: entry.name == PREFETCH_LANDMARK, offset: entry.offset });
+    let prefetched_before =
+        landmark.as_ref().filter(|landmark| landmark.prefetch).map(|landmark| landmark.offset);
+    let has_chunk = |entry: &TocEntry| !entry.chunk_digest.is_empty();
+    let mut entries: Vec<InspectedEntry> = Vec::new();
+    for entry in toc {
+        if entry.entry_type == "chunk" {
+            if let Some(file) = entries.last_mut() {
+                file.chunks += 1;
+            }
+            continue;
+        }
+        let offset = has_chunk(entry).then_some(entry.offset);
+        entries.push(InspectedEntry {
+            path: entry.name.clone(),
+            entry_type: entry.entry_type.clone(),
+            size: entry.size,
+            offset,
+            chunks: usize::from(offset.is_some()),
+            prefetched: offset.zip(prefetched_before).is_some_and(|(offset, end)| offset < end),
+        });
+    }
+    LazyLayer {
+        toc_digest: reader.toc_digest,
+        toc_offset: reader.toc_offset,
+        landmark,
+        chunks: toc.iter().filter(|entry| has_chunk(entry)).count(),
+        entries,
+    }
+}

@@ -1,0 +1,97 @@
+//! Turns planned files into the entries of a layer: parents first, prioritised files before the landmark.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::ModelDirectory;
+use crate::{
+    blob::Source,
+    estargz::{LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK},
+    layer::{self, Content, Data, Entry, EntryKind, Storage},
+    plan::PlannedLayer,
+    snapshot::{Expected, ExpectedDigest, SnapshotFile},
+};
+
+/// Mode of directories.
+const DIRECTORY_MODE: u32 = 0o755;
+/// Mode of files: KServe's containers run as some user who must be able to read them, and nothing in a model
+/// is run.
+const FILE_MODE: u32 = 0o644;
+
+/// A base of at most this many bytes is prefetched whole: its shell is the first thing that runs.
+const BASE_PREFETCH_MAX: u64 = 16 << 20;
+
+/// The entries of a planned layer. `landmarks` is whether the layer's format has them.
+pub(super) fn of_planned(
+    layer: &PlannedLayer,
+    files: &[SnapshotFile],
+    directory: &ModelDirectory,
+    modified: i64,
+    landmarks: bool,
+) -> Vec<Entry> {
+    let mut entries = Entries { entries: Vec::new(), directories: BTreeSet::new(), modified };
+    let (first, rest) = layer.files.split_at(layer.prioritized);
+    if landmarks && first.is_empty() {
+        entries.entries.push(landmark(NO_PREFETCH_LANDMARK, modified));
+    }
+    for planned in first {
+        entries.file(directory, &files[planned.index], planned.storage, &planned.chunks);
+    }
+    if landmarks && !first.is_empty() {
+        entries.entries.push(landmark(PREFETCH_LANDMARK, modified));
+    }
+    for planned in rest {
+        entries.file(directory, &files[planned.index], planned.storage, &planned.chunks);
+    }
+    entries.entries
+}
+
+/// The entries of a base layer with a landmark: after them when the layer is small, else before them.
+pub(super) fn of_base(mut entries: Vec<Entry>, modified: i64, landmarks: bool) -> Vec<Entry> {
+    let size: u64 = entries.iter().map(Entry::size).sum();
+    if landmarks && size > 0 && size <= BASE_PREFETCH_MAX {
+        entries.push(landmark(PREFETCH_LANDMARK, modified));
+    } else if landmarks {
+        entries.insert(0, landmark(NO_PREFETCH_LANDMARK, modified));
+    }
+    entries
+}
+
+fn landmark(name: &str, modified: i64) -> Entry {
+    let content = Content::bytes(vec![LANDMARK_CONTENT], Storage::Stored);
+    Entry::new(name, FILE_MODE, modified, EntryKind::Regular(content))
+}
+
+struct Entries {
+    entries: Vec<Entry>,
+    /// Directories that have an entry.
+    directories: BTreeSet<String>,
+    modified: i64,
+}
+
+impl Entries {
+    fn file(&mut self, directory: &ModelDirectory, file: &SnapshotFile, storage: Storage, chunks: &[u64]) {
+        let path = format!("{}/{}", directory.relative(), file.path);
+        for (slash, _) in path.match_indices('/') {
+            let parent = &path[..slash];
+            if self.directories.insert(parent.to_owned()) {
+                self.entries.push(Entry::new(parent, DIRECTORY_MODE, self.modified, EntryKind::Directory));
+            }
+        }
+        let source = Source::Path { path: file.source.clone(), stamp: file.stamp };
+        let content = Content {
+            data: Data::Source { source: Arc::new(source), offset: 0 },
+            storage,
+            chunks: chunks.to_vec(),
+            expected: file.expected.iter().map(expected).collect(),
+        };
+        self.entries.push(Entry::new(path, FILE_MODE, self.modified, EntryKind::Regular(content)));
+    }
+}
+
+fn expected(expected: &Expected) -> layer::Expected {
+    let origin = expected.origin.to_string();
+    match expected.digest {
+        ExpectedDigest::Sha256(digest) => layer::Expected::Sha256 { digest, origin },
+        ExpectedDigest::GitSha1(digest) => layer::Expected::GitSha1 { digest, origin },
+    }
+}

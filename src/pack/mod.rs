@@ -1,0 +1,275 @@
+//! Packing: ties snapshot, base, plan, layers, image and destination together, in that order. The one place
+//! that knows them all, and that decides nothing that one of them could.
+
+mod entries;
+mod error;
+mod seal_layers;
+mod survey;
+mod write;
+
+use std::{path::PathBuf, str::FromStr, sync::Arc};
+
+pub use self::{
+    error::PackError,
+    write::{Destination, Packed, PackedLayer},
+};
+use crate::{
+    base::{Base, BaseChoice},
+    blob::Spool,
+    estargz::Estargz,
+    layer::{Entry, EntryKind, LayerFormat, PlainTar},
+    oci::{self, OciError, Platform},
+    plan::{Compression, LayerKind, Plan, PlanFile, PlanOptions, Prefetch, plan},
+    registry::Registry,
+    snapshot::{self, Snapshot, SnapshotOptions},
+};
+
+/// Compressed members that are kept in memory before a temporary file takes the rest, in bytes.
+const SPOOL_MEMORY: usize = 32 << 20;
+
+/// What is packed, and how.
+#[derive(Debug, Clone)]
+pub struct PackOptions {
+    /// Path of the snapshot, or a repository in the hub cache.
+    pub snapshot: String,
+    /// Which of its files.
+    pub files: SnapshotOptions,
+    /// What lies below the model.
+    pub base: BaseChoice,
+    /// The image's platform.
+    pub platform: Platform,
+    /// Where the model lies in the image.
+    pub model_directory: ModelDirectory,
+    /// Format of all layers.
+    pub format: FormatChoice,
+    /// Which files are compressed.
+    pub compression: Compression,
+    /// Which files a node fetches before a container runs.
+    pub prefetch: Prefetch,
+    /// Length of a chunk in bytes.
+    pub chunk_size: u64,
+    /// Largest number of layers.
+    pub max_layers: usize,
+    /// Threads to use.
+    pub threads: usize,
+    /// Time that the image and the model's files bear, seconds since 1970.
+    pub modified: i64,
+    /// Where temporary files go.
+    pub temporary: PathBuf,
+}
+
+/// Format of an image's layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormatChoice {
+    /// eStargz, compressed at a deflate level from 0 to 9.
+    Estargz {
+        /// The level.
+        level: u32,
+    },
+    /// Plain tar.
+    Tar,
+}
+
+impl FormatChoice {
+    fn format(self) -> Arc<dyn LayerFormat> {
+        match self {
+            Self::Estargz { level } => Arc::new(Estargz::new(level)),
+            Self::Tar => Arc::new(PlainTar),
+        }
+    }
+
+    /// The name that labels and options use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Estargz { .. } => "estargz",
+            Self::Tar => "tar",
+        }
+    }
+
+    /// Whether layers of this format have prefetch landmarks.
+    fn has_landmarks(self) -> bool {
+        matches!(self, Self::Estargz { .. })
+    }
+}
+
+/// An absolute directory in an image, not its root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelDirectory(String);
+
+impl ModelDirectory {
+    /// The path without its leading slash, as tar entries have it.
+    pub fn relative(&self) -> &str {
+        self.0.trim_start_matches('/')
+    }
+
+    /// The absolute path.
+    pub fn absolute(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for ModelDirectory {
+    fn default() -> Self {
+        Self("/models".to_owned())
+    }
+}
+
+impl FromStr for ModelDirectory {
+    type Err = PackError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid =
+            |reason: &str| PackError::ModelDirectory { path: text.to_owned(), reason: reason.to_owned() };
+        let relative = text.strip_prefix('/').ok_or_else(|| invalid("it must begin with a slash"))?;
+        let relative = relative.strip_suffix('/').unwrap_or(relative);
+        let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.starts_with(".wh.");
+        if text.chars().any(char::is_control) || !relative.split('/').all(is_name) {
+            return Err(invalid("it must be a plain path below the root, such as /models"));
+        }
+        Ok(Self(format!("/{relative}")))
+    }
+}
+
+/// A layer that can be sealed.
+#[derive(Debug)]
+pub(crate) struct LayerSpec {
+    pub kind: LayerKind,
+    /// What the layer holds, in a few words.
+    pub title: String,
+    pub created_by: String,
+    pub entries: Vec<Entry>,
+    /// Paths in the image of the snapshot's files in the layer.
+    pub files: Vec<String>,
+}
+
+/// Everything that is known before a weight is read.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// What the planner was given.
+    pub files: Vec<PlanFile>,
+    /// The plan.
+    pub plan: Plan,
+    /// Number of layers of the base.
+    pub base_layers: usize,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+    options: PackOptions,
+    layers: Vec<LayerSpec>,
+    base: Base,
+    spool: Spool,
+}
+
+/// Reads snapshot and base, and plans. `registry` is asked for only when the base is in one.
+///
+/// # Errors
+/// See [`PackError`].
+pub fn prepare(
+    options: PackOptions,
+    registry: impl FnOnce() -> Result<Registry, OciError>,
+) -> Result<Prepared, PackError> {
+    let snapshot = snapshot::open(&options.snapshot, &options.files)?;
+    if let Some(file) =
+        snapshot.files.iter().find(|file| file.path.split('/').any(|part| part.starts_with(".wh.")))
+    {
+        return Err(PackError::Whiteout { path: file.path.clone() });
+    }
+    let spool = Spool::new(&options.temporary, SPOOL_MEMORY);
+    let mut base = match &options.base {
+        BaseChoice::Scratch => Base::default(),
+        BaseChoice::Binary(path) => Base::from_binary(path, &options.platform, options.modified)?,
+        BaseChoice::Image(target) => {
+            let source = oci::open(target, registry)?;
+            Base::from_image(&*source, &options.platform, &spool)?
+        }
+    };
+    check_base(&base, &options.model_directory)?;
+
+    let files = survey::survey(&snapshot.files, options.compression)?;
+    let plan = plan(
+        &files,
+        &PlanOptions {
+            compression: options.compression,
+            prefetch: options.prefetch,
+            chunk_size: options.chunk_size,
+            max_layers: options.max_layers,
+            base_layers: base.layers.len(),
+        },
+    )?;
+    let landmarks = options.format.has_landmarks();
+    let base_layers = base.layers.len();
+    let mut layers: Vec<LayerSpec> = std::mem::take(&mut base.layers)
+        .into_iter()
+        .map(|layer| LayerSpec {
+            kind: LayerKind::Base,
+            title: layer.created_by.clone(),
+            created_by: layer.created_by,
+            entries: entries::of_base(layer.entries, options.modified, landmarks),
+            files: Vec::new(),
+        })
+        .collect();
+    for planned in &plan.layers {
+        let directory = &options.model_directory;
+        let paths: Vec<String> = planned
+            .files
+            .iter()
+            .map(|file| format!("{}/{}", directory.relative(), snapshot.files[file.index].path))
+            .collect();
+        let title = title(&paths);
+        layers.push(LayerSpec {
+            kind: planned.kind,
+            created_by: format!("starcar pack: {title}"),
+            title,
+            entries: entries::of_planned(planned, &snapshot.files, directory, options.modified, landmarks),
+            files: paths,
+        });
+    }
+    let mut warnings: Vec<String> = snapshot.warnings.iter().map(ToString::to_string).collect();
+    warnings.append(&mut base.warnings);
+    Ok(Prepared { snapshot, files, plan, base_layers, warnings, options, layers, base, spool })
+}
+
+/// What a layer holds: its one file, or how many and the first.
+fn title(paths: &[String]) -> String {
+    match paths {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+    }
+}
+
+/// The model must not be hidden by what the base has in its place.
+fn check_base(base: &Base, directory: &ModelDirectory) -> Result<(), PackError> {
+    let path = directory.relative();
+    let in_the_way = base.layers.iter().flat_map(|layer| &layer.entries).find(|entry| {
+        let above =
+            path == entry.path || path.strip_prefix(&entry.path).is_some_and(|rest| rest.starts_with('/'));
+        above && !matches!(entry.kind, EntryKind::Directory)
+    });
+    match in_the_way {
+        None => Ok(()),
+        Some(entry) => Err(PackError::ModelDirectory {
+            path: directory.absolute().to_owned(),
+            reason: format!(
+                "/{} is no directory in the base; choose another base or --model-dir",
+                entry.path
+            ),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn model_directories() {
+        for (text, relative) in [("/models", "models"), ("/mnt/models/", "mnt/models")] {
+            assert_eq!(text.parse::<ModelDirectory>().unwrap().relative(), relative);
+        }
+        for text in ["", "/", "models", "/a//b", "/a/../b", "/.", "/.wh.a", "/a\nb"] {
+            assert!(text.parse::<ModelDirectory>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Looks into the files of a snapshot for what the planner must know: how well a sample of each compresses.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    os::unix::fs::FileExt,
+};
+
+use flate2::{Compression as Level, write::DeflateEncoder};
+
+use super::PackError;
+use crate::{
+    plan::{Compression, PlanFile, Sample},
+    snapshot::SnapshotFile,
+};
+
+/// Bytes that are read at the start, in the middle and at the end of a file.
+const WINDOW: u64 = 64 * 1024;
+
+/// Describes `files` for the planner. Samples are taken only where `compression` depends on them.
+pub(super) fn survey(files: &[SnapshotFile], compression: Compression) -> Result<Vec<PlanFile>, PackError> {
+    files
+        .iter()
+        .map(|file| {
+            let weights = file.weight_format.is_some();
+            let size = file.stamp.size;
+            let wanted = compression == Compression::Auto && !weights && size > 0;
+            let sample = wanted.then(|| sample(file)).transpose();
+            let sample = sample.map_err(|cause| PackError::Sample { path: file.source.clone(), cause })?;
+            Ok(PlanFile { path: file.path.clone(), size, weights, sample })
+        })
+        .collect()
+}
+
+fn sample(file: &SnapshotFile) -> io::Result<Sample> {
+    let open = File::open(&file.source)?;
+    let size = file.stamp.size;
+    let windows = if size <= 3 * WINDOW {
+        vec![(0, size)]
+    } else {
+        vec![(0, WINDOW), ((size - WINDOW) / 2, WINDOW), (size - WINDOW, WINDOW)]
+    };
+    let mut encoder = DeflateEncoder::new(io::sink(), Level::fast());
+    let mut buffer = Vec::new();
+    for (offset, length) in windows {
+        // At most three windows.
+        buffer.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+        open.read_exact_at(&mut buffer, offset)?;
+        encoder.write_all(&buffer)?;
+    }
+    encoder.try_finish()?;
+    Ok(Sample { raw: encoder.total_in(), compressed: encoder.total_out() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::blob::FileStamp;
+
+    fn file(directory: &Path, content: &[u8]) -> SnapshotFile {
+        let source = directory.join("file");
+        std::fs::write(&source, content).unwrap();
+        let stamp = FileStamp::of(&std::fs::metadata(&source).unwrap());
+        SnapshotFile {
+            path: "file".into(),
+            source,
+            stamp,
+            executable: false,
+            expected: Vec::new(),
+            weight_format: None,
+        }
+    }
+
+    #[test]
+    fn text_shrinks_and_noise_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = sample(&file(directory.path(), "hello, world\n".repeat(100_000).as_bytes())).unwrap();
+        assert_eq!(text.raw, 3 * WINDOW);
+        assert!(text.percent() < 10, "{text:?}");
+        let mut state = 1_u64;
+        let noise: Vec<u8> = (0..300_000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state.to_be_bytes()[0]
+            })
+            .collect();
+        assert!(sample(&file(directory.path(), &noise)).unwrap().percent() > 95);
+    }
+}

@@ -1,0 +1,30 @@
+//! How work in progress is told to whoever watches. Must not know terminals.
+
+use crate::digest::Digest;
+
+/// Hears how work goes on. All methods may be called from several threads at once.
+pub trait Observer: Sync {
+    /// Hashing begins; so many payload bytes will be read.
+    fn hashing(&self, _total: u64) {}
+
+    /// So many more payload bytes were read.
+    fn hashed(&self, _bytes: u64) {}
+
+    /// A layer's digest is known, and its size in bytes; the title says what it holds.
+    fn layer_done(&self, _title: &str, _digest: Digest, _size: u64) {}
+
+    /// Sending to a destination begins; so many bytes at most.
+    fn sending(&self, _destination: &str, _total: u64) {}
+
+    /// So many more bytes were sent, or need not be.
+    fn sent(&self, _bytes: u64) {}
+
+    /// A blob is at the destination already.
+    fn already_there(&self, _digest: Digest) {}
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {}
