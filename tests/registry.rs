@@ -516,6 +516,74 @@ fn an_answer_before_the_body_ends_the_upload() {
 }
 
 #[test]
+fn a_failed_blob_ends_the_push_though_another_stalls() {
+    let fake = FakeRegistry::start(FakeOptions {
+        faults: vec![
+            Fault { times: 1, ..Fault::always("PUT", "/uploads/", Effect::StallAfter(1)) },
+            Fault { skip: 1, ..Fault::always("PUT", "/uploads/", Effect::Answer(500, "full".into())) },
+        ],
+        ..FakeOptions::default()
+    });
+    let begun = Instant::now();
+    let client = client();
+    let error =
+        push(&client, &reference(&fake, "repo:v1"), &[blob(16 << 20, 1), blob(16 << 20, 2)]).unwrap_err();
+    assert!(matches!(error, RegistryError::Server { status: 500, .. }), "{error:?}");
+    drop(client);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn identity_tokens_reach_the_token_service() {
+    let user = "00000000-0000-0000-0000-000000000000".to_owned();
+    let auth = Auth::Token { user, password: "refresh".into(), anonymous_pull: false };
+    let fake = FakeRegistry::start(FakeOptions { auth, ..FakeOptions::default() });
+    let entry = serde_json::json!({ "auths": { fake.address(): { "identitytoken": "refresh" } } });
+    push(&client_with(&entry.to_string()), &reference(&fake, "repo:v1"), &[blob(10, 1)]).unwrap();
+}
+
+#[test]
+fn helpers_and_proxies_come_from_the_environment() {
+    use std::os::unix::fs::PermissionsExt;
+
+    // A process cannot change its environment safely, so this test runs itself in another.
+    const ADDRESS: &str = "STARCAR_TEST_REGISTRY";
+    if let Ok(address) = std::env::var(ADDRESS) {
+        let client = Registry::new(RegistryOptions::default()).unwrap();
+        let target = format!("{address}/repo:v1").parse().unwrap();
+        push(&client, &target, &[blob(10, 1)]).unwrap();
+        return;
+    }
+    let auth = Auth::Basic { user: "ann".into(), password: "s3cret".into() };
+    let fake = FakeRegistry::start(FakeOptions { auth, ..FakeOptions::default() });
+    let dir = tempfile::tempdir().unwrap();
+    let config = serde_json::json!({ "credsStore": "fake", "auths": { fake.address(): {} } });
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let script = format!(
+        "#!/bin/sh\nread server\n[ \"$server\" = {} ] || exit 1\necho '{{\"Username\":\"ann\",\"Secret\":\"s3cret\"}}'\n",
+        fake.address()
+    );
+    let helper = dir.path().join("docker-credential-fake");
+    std::fs::write(&helper, script).unwrap();
+    std::fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "helpers_and_proxies_come_from_the_environment"])
+        .env_remove("REGISTRY_AUTH_FILE")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy")
+        .envs([("PATH", path.as_str()), (ADDRESS, fake.address())])
+        .envs([("HTTP_PROXY", "http://127.0.0.1:9"), ("ALL_PROXY", "http://127.0.0.1:9")])
+        .env("DOCKER_CONFIG", dir.path())
+        .env("XDG_CONFIG_HOME", dir.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(fake.count("PUT", "/uploads/"), 1);
+}
+
+#[test]
 fn manifests_without_a_location_are_stored() {
     // ECR answers so; the client library panics over it when pushing by digest.
     let fake = fake_with(Fault::always("PUT", "/manifests/", Effect::WithoutHeader("location")));

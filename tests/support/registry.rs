@@ -53,6 +53,8 @@ pub enum Effect {
     AnswerAtOnce(u16, String),
     /// The connection is closed after this many bytes of the request's body.
     CloseAfter(u64),
+    /// Nothing is read or answered any more after this many bytes of the request's body.
+    StallAfter(u64),
     /// The connection is closed after this many bytes of the response's body.
     CutAfter(usize),
     /// The answer's body has its first byte changed; headers stay.
@@ -317,6 +319,9 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         shared.update(index, |seen| seen.body = received.len() as u64);
         if matches!(effect, Some(Effect::CloseAfter(limit)) if received.len() as u64 >= limit) {
             close_connection();
+        }
+        if matches!(effect, Some(Effect::StallAfter(limit)) if received.len() as u64 >= limit) {
+            std::future::pending::<()>().await;
         }
     }
     let response = match effect {
