@@ -478,6 +478,37 @@ fn a_source_that_fails_is_told_as_such() {
 }
 
 #[test]
+fn big_blobs_need_little_memory() {
+    // In a process of its own: the other tests' memory would count, too.
+    const INSIDE: &str = "STARCAR_TEST_MEMORY";
+    if std::env::var(INSIDE).is_err() {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "big_blobs_need_little_memory"])
+            .env(INSIDE, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let fake = FakeRegistry::start(FakeOptions { discard: true, ..FakeOptions::default() });
+    let size = 256 << 20;
+    let blobs: Vec<Arc<dyn BlobContent>> = (0..3_u8)
+        .map(|index| {
+            let read: ReadFn = || Box::new(io::repeat(1).take(256 << 20));
+            Arc::new(Odd { size, digest: Digest::of(&[index]), read }) as Arc<dyn BlobContent>
+        })
+        .collect();
+    let client = client();
+    push(&client, &reference(&fake, "repo:v1"), &blobs[..1]).unwrap();
+    push(&client, &reference(&fake, "repo:v1"), &blobs).unwrap();
+    assert_eq!(fake.bytes("PUT", "/uploads/"), 3 * size);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+    let peak: u64 = peak.unwrap().parse().unwrap();
+    assert!(peak < 128 << 10, "{peak} KiB");
+}
+
+#[test]
 fn wrong_content_is_refused_by_the_registry() {
     let fake = FakeRegistry::open();
     let odd: Arc<dyn BlobContent> =

@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf};
 
 use oci_client::{
     Reference,
-    errors::{DigestError, OciDistributionError, OciErrorCode},
+    errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode},
 };
 
 use crate::digest::Digest;
@@ -309,12 +309,7 @@ impl Context {
             OciDistributionError::ServerError { code, message, .. } => self.status(code, &message),
             OciDistributionError::RegistryError { envelope, .. } => {
                 let status = envelope.errors.first().map_or(400, |error| status_of(&error.code));
-                let said: Vec<String> = envelope
-                    .errors
-                    .iter()
-                    .map(|error| format!("{} {}", code_name(&error.code), error.message).trim().to_owned())
-                    .collect();
-                self.status(status, &said.join("; "))
+                self.status(status, &said_by(&envelope))
             }
             OciDistributionError::DigestError(DigestError::VerificationError { expected, actual }) => {
                 self.digest_mismatch(expected, actual)
@@ -391,6 +386,16 @@ fn status_of(code: &OciErrorCode) -> u16 {
     }
 }
 
+/// Codes and messages of all errors of an answer.
+fn said_by(envelope: &OciEnvelope) -> String {
+    let parts: Vec<String> = envelope
+        .errors
+        .iter()
+        .map(|error| format!("{} {}", code_name(&error.code), error.message).trim().to_owned())
+        .collect();
+    parts.join("; ")
+}
+
 /// An error code as registries write it.
 fn code_name(code: &OciErrorCode) -> String {
     serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -399,17 +404,8 @@ fn code_name(code: &OciErrorCode) -> String {
 /// `: ` and what a server said, in one short line; empty if it said nothing.
 fn quote(said: &str) -> String {
     // An error envelope says more in fewer words than its JSON.
-    let said = serde_json::from_str::<oci_client::errors::OciEnvelope>(said).map_or_else(
-        |_| said.to_owned(),
-        |envelope| {
-            let parts: Vec<String> = envelope
-                .errors
-                .iter()
-                .map(|error| format!("{} {}", code_name(&error.code), error.message).trim().to_owned())
-                .collect();
-            parts.join("; ")
-        },
-    );
+    let said =
+        serde_json::from_str::<OciEnvelope>(said).map_or_else(|_| said.to_owned(), |all| said_by(&all));
     let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
     // Control characters could play with the reader's terminal.
     let line: String = line.chars().filter(|char| !char.is_control()).collect();
