@@ -59,14 +59,14 @@ pub(super) struct Places {
 
 impl Places {
     /// The places of this process: `authfile`, else `$REGISTRY_AUTH_FILE`, else the usual ones.
-    pub(super) fn of_environment(authfile: Option<&Path>) -> Self {
+    pub(super) fn of_environment(authfile: Option<PathBuf>) -> Self {
         Self::from_variables(authfile, |name| {
             env::var_os(name).filter(|value| !value.is_empty()).map(Into::into)
         })
     }
 
-    fn from_variables(authfile: Option<&Path>, variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
-        let named = authfile.map(Path::to_owned).or_else(|| variable("REGISTRY_AUTH_FILE"));
+    fn from_variables(authfile: Option<PathBuf>, variable: impl Fn(&str) -> Option<PathBuf>) -> Self {
+        let named = authfile.or_else(|| variable("REGISTRY_AUTH_FILE"));
         let home = variable("HOME");
         let below_home = |path: &str| home.as_ref().map(|home| home.join(path));
         let usual = [
@@ -77,6 +77,11 @@ impl Places {
             variable("DOCKER_CONFIG").or_else(|| below_home(".docker")).map(|dir| dir.join("config.json")),
         ];
         Self { named, usual: usual.into_iter().flatten().collect() }
+    }
+
+    /// Whether the named file, if there is one, can be used.
+    pub(super) fn check(&self) -> Result<(), RegistryError> {
+        self.named.as_ref().map_or(Ok(()), |path| AuthFile::read(path, true).map(drop))
     }
 
     /// Finds the credential for `repository` (`ns/repo`) on `registry` (`host[:port]`).

@@ -5,7 +5,7 @@ use std::{error::Error, io, path::PathBuf};
 
 use oci_client::{
     Reference,
-    errors::{DigestError, OciDistributionError, OciErrorCode},
+    errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode},
 };
 
 use crate::digest::Digest;
@@ -27,13 +27,13 @@ pub enum RegistryError {
     )]
     Unauthorized {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The registry's host, with its port.
-        registry: String,
+        registry: Box<str>,
         /// Where the refused credentials come from.
-        credentials: String,
+        credentials: Box<str>,
         /// What the registry said, led by `: `; empty if it said nothing.
         message: String,
     },
@@ -44,13 +44,13 @@ pub enum RegistryError {
     )]
     Denied {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The registry's host, with its port.
-        registry: String,
+        registry: Box<str>,
         /// Where the credentials come from.
-        credentials: String,
+        credentials: Box<str>,
         /// What the registry said, led by `: `; empty if it said nothing.
         message: String,
     },
@@ -58,9 +58,9 @@ pub enum RegistryError {
     #[error("cannot {action} ({reference}): not found{message}")]
     NotFound {
         /// What was tried; names the manifest or blob.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// What the registry said, led by `: `; empty if it said nothing.
         message: String,
     },
@@ -70,9 +70,9 @@ pub enum RegistryError {
     )]
     RateLimited {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// What the registry said, led by `: `; empty if it said nothing.
         message: String,
     },
@@ -80,9 +80,9 @@ pub enum RegistryError {
     #[error("cannot {action} ({reference}): the registry answered HTTP {status}{message}")]
     Server {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// HTTP status code; 400 stands for a client error whose exact code the library swallows.
         status: u16,
         /// What the registry said, led by `: `; empty if it said nothing.
@@ -94,9 +94,9 @@ pub enum RegistryError {
     )]
     DigestMismatch {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The digest that was asked for.
         expected: String,
         /// The digest of what came.
@@ -106,9 +106,9 @@ pub enum RegistryError {
     #[error("cannot {action} ({reference}): expected {expected} bytes, got {}{actual}", if *.at_least { "at least " } else { "" })]
     SizeMismatch {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// Size of the descriptor, in bytes.
         expected: u64,
         /// Size of what came, in bytes.
@@ -122,21 +122,21 @@ pub enum RegistryError {
     )]
     PlainHttpServer {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The registry's host, with its port.
-        registry: String,
+        registry: Box<str>,
     },
     /// The connection could not be made, broke, or was no HTTP.
     #[error("cannot {action} ({reference}): the connection to {registry} failed")]
     Network {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The registry's host, with its port.
-        registry: String,
+        registry: Box<str>,
         /// What the HTTP client said.
         source: Box<dyn Error + Send + Sync>,
     },
@@ -144,9 +144,9 @@ pub enum RegistryError {
     #[error("cannot {action} ({reference}): {message}")]
     Protocol {
         /// What was tried.
-        action: String,
+        action: Box<str>,
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// What is wrong with the answer.
         message: String,
     },
@@ -154,7 +154,7 @@ pub enum RegistryError {
     #[error("cannot push blob {digest} ({reference}): its content could not be read")]
     Source {
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The blob.
         digest: Digest,
         /// The reader's own error; names the file where there is one.
@@ -164,7 +164,7 @@ pub enum RegistryError {
     #[error("cannot write blob {digest} ({reference})")]
     Sink {
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The blob.
         digest: Digest,
         /// The sink's own error.
@@ -177,7 +177,7 @@ pub enum RegistryError {
     )]
     RangeIgnored {
         /// The image.
-        reference: String,
+        reference: Box<str>,
         /// The blob.
         digest: Digest,
         /// Start of the range, in bytes.
@@ -222,20 +222,20 @@ pub enum RegistryError {
 /// What an error has to tell besides its cause.
 #[derive(Debug, Clone)]
 pub(super) struct Context {
-    pub(super) action: String,
-    pub(super) reference: String,
-    pub(super) registry: String,
+    pub(super) action: Box<str>,
+    pub(super) reference: Box<str>,
+    pub(super) registry: Box<str>,
     /// Description of the credentials in use.
-    pub(super) credentials: String,
+    pub(super) credentials: Box<str>,
 }
 
 impl Context {
-    pub(super) fn new(reference: &Reference, credentials: &str, action: impl Into<String>) -> Self {
+    pub(super) fn new(reference: &Reference, credentials: &str, action: impl Into<Box<str>>) -> Self {
         Self {
             action: action.into(),
-            reference: reference.whole(),
-            registry: reference.resolve_registry().to_owned(),
-            credentials: credentials.to_owned(),
+            reference: reference.whole().into(),
+            registry: reference.resolve_registry().into(),
+            credentials: credentials.into(),
         }
     }
 
@@ -309,12 +309,7 @@ impl Context {
             OciDistributionError::ServerError { code, message, .. } => self.status(code, &message),
             OciDistributionError::RegistryError { envelope, .. } => {
                 let status = envelope.errors.first().map_or(400, |error| status_of(&error.code));
-                let said: Vec<String> = envelope
-                    .errors
-                    .iter()
-                    .map(|error| format!("{} {}", code_name(&error.code), error.message).trim().to_owned())
-                    .collect();
-                self.status(status, &said.join("; "))
+                self.status(status, &said_by(&envelope))
             }
             OciDistributionError::DigestError(DigestError::VerificationError { expected, actual }) => {
                 self.digest_mismatch(expected, actual)
@@ -391,6 +386,16 @@ fn status_of(code: &OciErrorCode) -> u16 {
     }
 }
 
+/// Codes and messages of all errors of an answer.
+fn said_by(envelope: &OciEnvelope) -> String {
+    let parts: Vec<String> = envelope
+        .errors
+        .iter()
+        .map(|error| format!("{} {}", code_name(&error.code), error.message).trim().to_owned())
+        .collect();
+    parts.join("; ")
+}
+
 /// An error code as registries write it.
 fn code_name(code: &OciErrorCode) -> String {
     serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
@@ -399,17 +404,8 @@ fn code_name(code: &OciErrorCode) -> String {
 /// `: ` and what a server said, in one short line; empty if it said nothing.
 fn quote(said: &str) -> String {
     // An error envelope says more in fewer words than its JSON.
-    let said = serde_json::from_str::<oci_client::errors::OciEnvelope>(said).map_or_else(
-        |_| said.to_owned(),
-        |envelope| {
-            let parts: Vec<String> = envelope
-                .errors
-                .iter()
-                .map(|error| format!("{} {}", code_name(&error.code), error.message).trim().to_owned())
-                .collect();
-            parts.join("; ")
-        },
-    );
+    let said =
+        serde_json::from_str::<OciEnvelope>(said).map_or_else(|_| said.to_owned(), |all| said_by(&all));
     let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
     // Control characters could play with the reader's terminal.
     let line: String = line.chars().filter(|char| !char.is_control()).collect();

@@ -95,25 +95,28 @@ impl Drop for Inner {
 }
 
 impl Registry {
-    /// Starts a client. No request is made and no credential is looked up yet.
+    /// Starts a client. No request is made yet. An auth file that was named is read, to fail before hours
+    /// of work and not after; credentials are looked up when a registry is first used.
     ///
     /// # Errors
-    /// The threads could not be started.
+    /// The named auth file is missing or broken, or the threads could not be started.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
+        let RegistryOptions { plain_http, authfile, concurrency } = options;
+        let places = Places::of_environment(authfile);
+        places.check()?;
         // An error says that a provider is installed already, by this function or by the program.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let concurrency = options.concurrency.max(1);
+        let concurrency = concurrency.max(1);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(concurrency.clamp(2, 16))
             .thread_name("starcar-network")
             .enable_all()
             .build()
             .map_err(|error| RegistryError::Setup { message: error.to_string() })?;
-        let places = Places::of_environment(options.authfile.as_deref());
         Ok(Self {
             inner: Arc::new(Inner {
                 runtime: Some(runtime),
-                sessions: Sessions::new(places, options.plain_http),
+                sessions: Sessions::new(places, plain_http),
                 uploader: Box::new(SinglePut),
                 concurrency,
             }),
@@ -154,7 +157,8 @@ impl Registry {
         let session = self.session(reference)?;
         self.run(async {
             let context = session.context(reference, format!("pull blob {digest}"));
-            let sink_error = |source| RegistryError::Sink { reference: reference.whole(), digest, source };
+            let sink_error =
+                |source| RegistryError::Sink { reference: reference.whole().into(), digest, source };
             session.login(reference, RegistryOperation::Pull, &context).await?;
             let name = digest.to_string();
             let mut stream = session

@@ -55,7 +55,7 @@ impl BlobSource {
                 }
                 if end > SKIP_LIMIT {
                     return Err(RegistryError::RangeIgnored {
-                        reference: reference.whole(),
+                        reference: reference.whole().into(),
                         digest: *digest,
                         offset,
                         length,

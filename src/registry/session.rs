@@ -48,7 +48,7 @@ impl Session {
     }
 
     /// What errors of an action have to tell.
-    pub(super) fn context(&self, reference: &Reference, action: impl Into<String>) -> Context {
+    pub(super) fn context(&self, reference: &Reference, action: impl Into<Box<str>>) -> Context {
         Context::new(reference, &self.credentials, action)
     }
 

@@ -61,7 +61,7 @@ impl Uploader for SinglePut {
             let name = digest.to_string();
             let sent = client.push_blob_stream(reference, body, &name, Some(size)).await;
             if let Some(source) = failure.take() {
-                return Err(RegistryError::Source { reference: reference.whole(), digest, source });
+                return Err(RegistryError::Source { reference: reference.whole().into(), digest, source });
             }
             match sent {
                 Ok(_) => Ok(()),

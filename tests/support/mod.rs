@@ -1,5 +1,5 @@
 //! What several integration tests need. Each test program includes this folder, so not all of it is used
 //! in each.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod registry;

@@ -47,10 +47,14 @@ pub enum Ranges {
 /// What happens to a request that a [`Fault`] picks.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    /// This status with this body instead of the right answer.
+    /// This status with this body instead of the right answer, after the request's body was received.
     Answer(u16, String),
+    /// The same at once; the connection is closed with the request's body half sent.
+    AnswerAtOnce(u16, String),
     /// The connection is closed after this many bytes of the request's body.
     CloseAfter(u64),
+    /// Nothing is read or answered any more after this many bytes of the request's body.
+    StallAfter(u64),
     /// The connection is closed after this many bytes of the response's body.
     CutAfter(usize),
     /// The answer's body has its first byte changed; headers stay.
@@ -90,6 +94,9 @@ pub struct FakeOptions {
     pub auth: Auth,
     pub ranges: Ranges,
     pub faults: Vec<Fault>,
+    /// Counts the bytes of blobs and throws them away, for pushes that are bigger than memory. Digests are
+    /// not checked then, and pushed blobs have no bytes.
+    pub discard: bool,
 }
 
 /// A request that arrived.
@@ -298,7 +305,7 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         store.seen.len() - 1
     };
     let effect = shared.fault(&method, &path);
-    if let Some(Effect::Answer(status, said)) = &effect {
+    if let Some(Effect::AnswerAtOnce(status, said)) = &effect {
         shared.update(index, |seen| seen.status = *status);
         return (StatusCode::from_u16(*status).unwrap(), said.clone()).into_response();
     }
@@ -308,17 +315,30 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
 
     let mut received = Vec::new();
+    let mut length = 0;
+    let discard = shared.options.discard && path.contains("/blobs/uploads/");
     let mut chunks = body.into_data_stream();
     while let Some(chunk) = chunks.next().await {
         let Ok(chunk) = chunk else { close_connection() };
-        received.extend_from_slice(&chunk);
-        shared.update(index, |seen| seen.body = received.len() as u64);
-        if matches!(effect, Some(Effect::CloseAfter(limit)) if received.len() as u64 >= limit) {
+        length += chunk.len() as u64;
+        if !discard {
+            received.extend_from_slice(&chunk);
+        }
+        shared.update(index, |seen| seen.body = length);
+        if matches!(effect, Some(Effect::CloseAfter(limit)) if length >= limit) {
             close_connection();
         }
+        if matches!(effect, Some(Effect::StallAfter(limit)) if length >= limit) {
+            std::future::pending::<()>().await;
+        }
     }
-    let response = answer(&shared, &parts.method, &path, &query, &parts.headers, received);
-    let response = disturb(response, effect).await;
+    let response = match effect {
+        Some(Effect::Answer(status, said)) => (StatusCode::from_u16(status).unwrap(), said).into_response(),
+        effect => {
+            let response = answer(&shared, &parts.method, &path, &query, &parts.headers, received);
+            disturb(response, effect).await
+        }
+    };
     shared.update(index, |seen| seen.status = response.status().as_u16());
     response
 }
@@ -551,7 +571,9 @@ fn write_upload(
         return response;
     }
     let digest = Digest::of(&bytes).to_string();
-    if query_value(query, "digest").as_ref() != Some(&digest) {
+    let expected = query_value(query, "digest").unwrap_or_default();
+    let digest = if shared.options.discard { expected.clone() } else { digest };
+    if expected != digest {
         return error(StatusCode::BAD_REQUEST, "DIGEST_INVALID", "digest did not match content");
     }
     store.blobs.insert((repository.to_owned(), digest.clone()), bytes.into());
