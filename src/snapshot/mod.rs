@@ -13,6 +13,7 @@ mod locate;
 mod names;
 mod read;
 mod report;
+mod rules;
 mod safetensors;
 mod shard_index;
 mod tree;
@@ -32,8 +33,8 @@ use self::{
 };
 pub use self::{
     error::SnapshotError,
-    filter::{DUPLICATES, DuplicateRule, HOUSEKEEPING, HousekeepingRule, Original},
     report::{Expected, ExpectedDigest, ExpectedOrigin, LeftOut, LeftOutReason, Warning},
+    rules::{DUPLICATES, DuplicateRule, HOUSEKEEPING, HousekeepingRule, Original},
     safetensors::HeaderProblem,
 };
 use crate::blob::FileStamp;
