@@ -281,6 +281,9 @@ fn arguments_that_are_no_model_are_explained() {
     assert!(matches!(open_path(&file), Err(SnapshotError::NotADirectory { .. })));
     let text = refusal(open_path(&cache.path()));
     assert!(text.contains("`models--org--name`"), "{text}");
+    let text = refusal(open_path(&cache.repository().join("blobs")));
+    assert!(text.contains("pass the repository"), "{text}");
+    assert!(open_path(&cache.repository().join("snapshots")).is_ok());
 
     fs::rename(cache.repository(), cache.path().join("datasets--org--name")).unwrap();
     for below in ["", "snapshots/0123456789abcdef0123456789abcdef01234567"] {

@@ -13,6 +13,7 @@ mod locate;
 mod names;
 mod read;
 mod report;
+mod revision;
 mod rules;
 mod safetensors;
 mod shard_index;
@@ -228,7 +229,7 @@ fn check_local_revision(
     found: Option<&str>,
 ) -> Result<(), SnapshotError> {
     match asked {
-        Some(asked) if !found.is_some_and(|commit| locate::is_abbreviation(asked, commit)) => {
+        Some(asked) if !found.is_some_and(|commit| revision::is_abbreviation(asked, commit)) => {
             Err(SnapshotError::OtherRevision {
                 path: located.root.clone(),
                 asked: asked.to_owned(),
