@@ -64,7 +64,10 @@ pub enum SnapshotError {
         kind: &'static str,
     },
     /// The argument is a whole hub cache.
-    #[error("`{}` is a hub cache of several repositories; pass one of them, such as `{example}`", .path.display())]
+    #[error(
+        "`{}` is a hub cache of several repositories; pass one of them, such as `{example}`",
+        .path.display()
+    )]
     WholeCache {
         /// The cache directory.
         path: PathBuf,
@@ -84,8 +87,19 @@ pub enum SnapshotError {
         /// A glob for the argument's files.
         include: String,
     },
+    /// The argument is a directory of blobs, refs or listings.
+    #[error("`{}` is not a snapshot; pass the repository `{}`", .path.display(), .repository.display())]
+    InsideRepository {
+        /// The argument.
+        path: PathBuf,
+        /// The repository's directory.
+        repository: PathBuf,
+    },
     /// A revision that is not downloaded.
-    #[error("`{}` has no snapshot of revision `{revision}`{}; download it with `{command}`", .path.display(), there_is(.available))]
+    #[error(
+        "`{}` has no snapshot of revision `{revision}`{}; download it with `{command}`",
+        .path.display(), there_is(.available)
+    )]
     NoSuchRevision {
         /// The repository's directory.
         path: PathBuf,
@@ -97,7 +111,10 @@ pub enum SnapshotError {
         command: String,
     },
     /// An abbreviated commit that fits several snapshots.
-    #[error("revision `{revision}` fits {} in `{}`; write more digits", .commits.join(" and "), .path.display())]
+    #[error(
+        "revision `{revision}` fits {} in `{}`; write more digits",
+        .commits.join(" and "), .path.display()
+    )]
     AmbiguousRevision {
         /// The repository's directory.
         path: PathBuf,
@@ -113,7 +130,10 @@ pub enum SnapshotError {
         revision: String,
     },
     /// The directory holds one revision and another one was asked for.
-    #[error("`{}` holds revision {}, not `{asked}`; leave out --revision or pass another directory", .path.display(), .found.as_deref().unwrap_or("unknown"))]
+    #[error(
+        "`{}` holds revision {}, not `{asked}`; leave out --revision or pass another directory",
+        .path.display(), .found.as_deref().unwrap_or("unknown")
+    )]
     OtherRevision {
         /// The directory.
         path: PathBuf,
@@ -123,7 +143,11 @@ pub enum SnapshotError {
         found: Option<String>,
     },
     /// A file below `refs/` that does not hold a commit.
-    #[error("`{}` does not hold a commit of 40 hexadecimal digits; remove it and download again with `{command}`", .path.display())]
+    #[error(
+        "`{}` does not hold a commit of 40 hexadecimal digits; remove it and download again with \
+         `{command}`",
+        .path.display()
+    )]
     MalformedRef {
         /// The ref's file.
         path: PathBuf,
@@ -145,13 +169,20 @@ pub enum SnapshotError {
         path: String,
     },
     /// A name with a line break or another control character, shown escaped.
-    #[error("the name of `{}` has a control character; rename the file or leave it out with --exclude", .path.escape_debug())]
+    #[error(
+        "the name of `{}` has a control character; rename the file or leave it out with --exclude",
+        .path.escape_debug()
+    )]
     NameWithControl {
         /// The path inside the snapshot.
         path: String,
     },
     /// A symlink to nothing, as an interrupted download or a deleted blob leaves it.
-    #[error("`{}` is a symlink to `{}`, which does not exist; download the snapshot again, or leave the file out with --exclude", .path.display(), .target.display())]
+    #[error(
+        "`{}` is a symlink to `{}`, which does not exist; download the snapshot again, or leave the \
+         file out with --exclude",
+        .path.display(), .target.display()
+    )]
     DanglingLink {
         /// The link.
         path: PathBuf,
@@ -159,13 +190,19 @@ pub enum SnapshotError {
         target: PathBuf,
     },
     /// A symlink that leads back to itself or to a directory above it.
-    #[error("`{}` is a symlink that leads in a circle; remove it or leave it out with --exclude", .path.display())]
+    #[error(
+        "`{}` is a symlink that leads in a circle; remove it or leave it out with --exclude",
+        .path.display()
+    )]
     LinkLoop {
         /// The link.
         path: PathBuf,
     },
     /// A symlink to a place that does not belong to the snapshot.
-    #[error("`{}` is a symlink to `{}`, outside `{}`; put a copy in its place or leave it out with --exclude", .path.display(), .target.display(), .boundary.display())]
+    #[error(
+        "`{}` is a symlink to `{}`, outside `{}`; put a copy in its place or leave it out with --exclude",
+        .path.display(), .target.display(), .boundary.display()
+    )]
     LinkEscapes {
         /// The link.
         path: PathBuf,
@@ -175,7 +212,10 @@ pub enum SnapshotError {
         boundary: PathBuf,
     },
     /// A fifo, socket or device.
-    #[error("`{}` is a {kind}, which an image cannot carry; remove it or leave it out with --exclude", .path.display())]
+    #[error(
+        "`{}` is a {kind}, which an image cannot carry; remove it or leave it out with --exclude",
+        .path.display()
+    )]
     SpecialFile {
         /// The file.
         path: PathBuf,
@@ -183,7 +223,10 @@ pub enum SnapshotError {
         kind: &'static str,
     },
     /// More files than any snapshot has, such as a home directory passed by mistake.
-    #[error("`{}` has more than {limit} files and directories; pass the directory of one model", .path.display())]
+    #[error(
+        "`{}` has more than {limit} files and directories; pass the directory of one model",
+        .path.display()
+    )]
     TooManyFiles {
         /// The directory.
         path: PathBuf,
@@ -191,7 +234,10 @@ pub enum SnapshotError {
         limit: usize,
     },
     /// Directories nested deeper than any snapshot has them.
-    #[error("`{}` lies more than {limit} directories deep; remove it or pass the directory of one model", .path.display())]
+    #[error(
+        "`{}` lies more than {limit} directories deep; remove it or pass the directory of one model",
+        .path.display()
+    )]
     TooDeep {
         /// The directory.
         path: PathBuf,
@@ -199,7 +245,10 @@ pub enum SnapshotError {
         limit: usize,
     },
     /// No file is left to pack.
-    #[error("nothing to pack in `{}`: {left_out}; check --include and --exclude, or download the model", .path.display())]
+    #[error(
+        "nothing to pack in `{}`: {left_out}; check --include and --exclude, or download the model",
+        .path.display()
+    )]
     Empty {
         /// The snapshot's directory.
         path: PathBuf,
@@ -213,7 +262,11 @@ pub enum SnapshotError {
         path: PathBuf,
     },
     /// A file that should be safetensors and is not, or not whole.
-    #[error("`{}` is no complete safetensors file: {problem}; download it again (hf download --force-download), or leave it out with --exclude", .path.display())]
+    #[error(
+        "`{}` is no complete safetensors file: {problem}; download it again (hf download \
+         --force-download), or leave it out with --exclude",
+        .path.display()
+    )]
     BrokenSafetensors {
         /// The file.
         path: PathBuf,
@@ -221,7 +274,10 @@ pub enum SnapshotError {
         problem: HeaderProblem,
     },
     /// A shard index that cannot be understood.
-    #[error("`{}` is no valid shard index: {problem}; download it again, or leave it out with --exclude", .path.display())]
+    #[error(
+        "`{}` is no valid shard index: {problem}; download it again, or leave it out with --exclude",
+        .path.display()
+    )]
     MalformedIndex {
         /// The index.
         path: PathBuf,
@@ -229,7 +285,13 @@ pub enum SnapshotError {
         problem: String,
     },
     /// Shards that an index or a series of names asks for and that are not there.
-    #[error("{} named by `{}` {} missing; download again with `{command}`, or leave the whole set out with --exclude (the index too)", .missing.iter().map(|name| format!("`{}`", name.escape_debug())).collect::<Vec<_>>().join(", "), .named_by.display(), if .missing.len() == 1 { "is" } else { "are" })]
+    #[error(
+        "{} named by `{}` {} missing; download again with `{command}`, or leave the whole set out with \
+         --exclude (the index too)",
+        super::report::all(.missing),
+        .named_by.display(),
+        if .missing.len() == 1 { "is" } else { "are" }
+    )]
     MissingShards {
         /// The index, or a shard whose name tells how many there are.
         named_by: PathBuf,
@@ -239,7 +301,10 @@ pub enum SnapshotError {
         command: String,
     },
     /// A shard that is on disk and that the filters leave out, while its index or its siblings stay.
-    #[error("`{}` needs `{}`, which is left out ({reason}); leave `{}` out too, or keep both", .index.display(), .shard.escape_debug(), .index.display())]
+    #[error(
+        "`{}` needs `{}`, which is left out ({reason}); leave `{}` out too, or keep both",
+        .index.display(), .shard.escape_debug(), .index.display()
+    )]
     ShardLeftOut {
         /// The index.
         index: PathBuf,
@@ -249,7 +314,11 @@ pub enum SnapshotError {
         reason: String,
     },
     /// Weights that the repository lists and that are not there.
-    #[error("the weights {} are listed by `{}` and are missing; download them with `{command}`, or leave them out with --exclude", super::report::few(.missing), .tree.display())]
+    #[error(
+        "the weights {} are listed by `{}` and are missing; download them with `{command}`, or leave \
+         them out with --exclude",
+        super::report::few(.missing), .tree.display()
+    )]
     MissingWeights {
         /// The listing of the repository's files.
         tree: PathBuf,
@@ -259,7 +328,10 @@ pub enum SnapshotError {
         command: String,
     },
     /// A file whose size is not the one that the repository lists.
-    #[error("`{}` has {found} bytes, but `{}` lists {listed}; download it again with `{command}`", .path.display(), .tree.display())]
+    #[error(
+        "`{}` has {found} bytes, but `{}` lists {listed}; download it again with `{command}`",
+        .path.display(), .tree.display()
+    )]
     WrongSize {
         /// The file.
         path: PathBuf,

@@ -24,87 +24,8 @@ use super::{
     error::SnapshotError,
     names::{NamedFormat, is_main_set, weight_name},
     report::{LeftOutReason, Warning},
+    rules::{DUPLICATES, DuplicateRule, HOUSEKEEPING, HousekeepingRule, Original},
 };
-
-/// A default rule about files that tools leave behind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HousekeepingRule {
-    /// Glob for one part of a path, at any depth; a trailing `/` restricts it to directories.
-    pub pattern: &'static str,
-    /// What such files are, in words.
-    pub why: &'static str,
-}
-
-/// Files and directories that are never part of a model.
-pub const HOUSEKEEPING: &[HousekeepingRule] = &[
-    HousekeepingRule { pattern: ".cache/", why: "download records of huggingface_hub" },
-    HousekeepingRule { pattern: ".git*", why: "git's own files" },
-    HousekeepingRule { pattern: ".no_exist", why: "the hub cache's list of absent files" },
-    HousekeepingRule { pattern: ".locks/", why: "the hub cache's locks" },
-    HousekeepingRule { pattern: "xet/", why: "chunk cache of hf-xet" },
-    HousekeepingRule { pattern: "lost+found/", why: "the file system's own directory" },
-    HousekeepingRule { pattern: "*.lock", why: "a lock" },
-    HousekeepingRule { pattern: "*.incomplete", why: "an unfinished download" },
-    HousekeepingRule { pattern: "*~", why: "an editor's backup" },
-    HousekeepingRule { pattern: ".*.sw[op]", why: "an editor's swap file" },
-    HousekeepingRule { pattern: ".DS_Store", why: "a file manager's notes" },
-    HousekeepingRule { pattern: "Thumbs.db", why: "a file manager's notes" },
-    HousekeepingRule { pattern: ".idea/", why: "an editor's settings" },
-    HousekeepingRule { pattern: ".vscode/", why: "an editor's settings" },
-    HousekeepingRule { pattern: ".ipynb_checkpoints/", why: "a notebook's checkpoints" },
-    HousekeepingRule { pattern: "__pycache__/", why: "compiled Python of the machine that ran it" },
-];
-
-/// What must be packed for a file to be a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Original {
-    /// Safetensors of the same set of weights and variant in the same directory: `pytorch_model.fp16.bin`
-    /// has `model.fp16.safetensors`.
-    SameSet,
-    /// Safetensors named `model*` in the same directory.
-    Model,
-    /// Safetensors of a model's main weights (`model*`, `*_model*` other than adapters, `consolidated*`) in
-    /// the same directory, or for a directory in the one that holds it.
-    MainWeights,
-}
-
-/// A default rule about weights that are there in another format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DuplicateRule {
-    /// Glob for a file's name, or with a trailing `/` for the name of a directory.
-    pub pattern: &'static str,
-    /// What must be packed for the rule to apply.
-    pub original: Original,
-    /// What such files are, in words.
-    pub why: &'static str,
-}
-
-/// Copies of weights that are left out. Torch files (`*.bin` and so on) are copies only where their own set
-/// is there as safetensors: a lone `speakers.pth` beside `model.safetensors` is not.
-pub const DUPLICATES: &[DuplicateRule] = &[
-    rule("consolidated*.pth", Original::MainWeights, "the same weights in the original authors' format"),
-    rule("consolidated*.safetensors", Original::Model, "the same weights in Mistral's naming"),
-    rule("consolidated*.safetensors.index*.json", Original::Model, "index of weights that are left out"),
-    rule("flax_model*", Original::MainWeights, "the same weights for Flax"),
-    rule("tf_model*", Original::MainWeights, "the same weights for TensorFlow"),
-    rule("*.h5", Original::MainWeights, "the same weights for TensorFlow"),
-    rule("*.msgpack", Original::MainWeights, "the same weights for Flax"),
-    rule("*.ot", Original::MainWeights, "the same weights for rust-bert"),
-    rule("*.gguf", Original::MainWeights, "the same weights for llama.cpp"),
-    rule("openvino_model*", Original::MainWeights, "the same weights for OpenVINO"),
-    rule("*.bin", Original::SameSet, "the same weights as pickled torch tensors"),
-    rule("*.pth", Original::SameSet, "the same weights as pickled torch tensors"),
-    rule("*.pt", Original::SameSet, "the same weights as pickled torch tensors"),
-    rule("*.ckpt", Original::SameSet, "the same weights as pickled torch tensors"),
-    rule("*.bin.index*.json", Original::SameSet, "index of weights that are left out"),
-    rule("original/", Original::MainWeights, "the same weights in the original authors' format"),
-    rule("onnx/", Original::MainWeights, "the same weights for ONNX"),
-    rule("openvino/", Original::MainWeights, "the same weights for OpenVINO"),
-];
-
-const fn rule(pattern: &'static str, original: Original, why: &'static str) -> DuplicateRule {
-    DuplicateRule { pattern, original, why }
-}
 
 /// What becomes of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,6 +225,171 @@ impl<'a> Weights<'a> {
             Original::SameSet => found(&|name| Some(name) == set),
             Original::Model => found(&is_model_set),
             Original::MainWeights => found(&is_main_set),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn filters(include: &[&str], exclude: &[&str]) -> Filters {
+        let owned = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
+        Filters::new(&SnapshotOptions { revision: None, include: owned(include), exclude: owned(exclude) })
+            .unwrap()
+    }
+
+    fn kept<'a>(filters: &Filters, paths: &[&'a str]) -> Vec<&'a str> {
+        let decisions = filters.decide(paths.iter().copied());
+        decisions
+            .into_iter()
+            .filter(|(_, decision)| *decision == Decision::Keep)
+            .map(|(path, _)| path)
+            .collect()
+    }
+
+    #[test]
+    fn housekeeping_is_left_out_at_any_depth() {
+        let filters = filters(&[], &[]);
+        let paths = [
+            ".cache/huggingface/x",
+            ".gitattributes",
+            ".git/config",
+            "sub/.git/config",
+            "model.lock",
+            "a/b.incomplete",
+            "config.json~",
+            ".config.json.swp",
+            "sub/__pycache__/m.pyc",
+            "xet/chunk",
+            ".DS_Store",
+        ];
+        assert_eq!(kept(&filters, &paths), Vec::<&str>::new());
+        let names = ["a.cache", "cache/x", "git", "xet", "modeling.py", "a.locked", "__pycache__"];
+        assert_eq!(kept(&filters, &names).len(), names.len());
+    }
+
+    #[test]
+    fn copies_of_safetensors_are_left_out() {
+        let filters = filters(&[], &[]);
+        let copies = [
+            "pytorch_model.bin",
+            "pytorch_model-00001-of-00002.bin",
+            "pytorch_model.bin.index.json",
+            "consolidated.00.pth",
+            "consolidated.safetensors",
+            "consolidated.safetensors.index.json",
+            "original/consolidated.00.pth",
+            "original/tokenizer.model",
+            "onnx/model.onnx",
+            "openvino/openvino_model.bin",
+            "tf_model.h5",
+            "flax_model.msgpack",
+            "flax_model.msgpack.index.json",
+            "rust_model.ot",
+            "x-q4.gguf",
+            "model.pt",
+        ];
+        let mut paths = copies.to_vec();
+        paths.extend(["model.safetensors", "config.json"]);
+        assert_eq!(kept(&filters, &paths), ["config.json", "model.safetensors"]);
+        // Without safetensors none of them is a copy.
+        let others: Vec<_> = copies.into_iter().filter(|path| !path.contains("safetensors")).collect();
+        assert_eq!(kept(&filters, &others).len(), others.len());
+    }
+
+    #[test]
+    fn what_is_no_copy_stays() {
+        let filters = filters(&[], &[]);
+        for paths in [
+            // Another variant, another directory, another set, an adapter beside full weights.
+            &["model.safetensors", "pytorch_model.fp16.bin"][..],
+            &["model.safetensors", "voices/af.pt"],
+            &["model.safetensors", "speakers.pth"],
+            &["adapter_model.safetensors", "pytorch_model.bin"],
+            &["unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin"],
+            &["vae.safetensors", "unet-q4.gguf"],
+            &["tf_model.safetensors"],
+            &["consolidated.safetensors", "params.json"],
+        ] {
+            assert_eq!(kept(&filters, paths).len(), paths.len(), "{paths:?}");
+        }
+        let pair = ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.safetensors"];
+        assert_eq!(kept(&filters, &pair), ["unet/diffusion_pytorch_model.safetensors"]);
+    }
+
+    #[test]
+    fn excluded_safetensors_bring_torch_back() {
+        let paths = ["model.safetensors", "pytorch_model.bin"];
+        assert_eq!(kept(&filters(&[], &["*.safetensors"]), &paths), ["pytorch_model.bin"]);
+    }
+
+    #[test]
+    fn includes_override_copies_but_not_housekeeping() {
+        let paths = [".git/x", ".gitattributes", "a/b.bin", "model.safetensors", "pytorch_model.bin"];
+        assert_eq!(kept(&filters(&["*"], &[]), &paths), paths[2..]);
+        assert_eq!(kept(&filters(&["*.bin"], &["a/"]), &paths), ["pytorch_model.bin"]);
+        assert_eq!(kept(&filters(&[".gitattributes"], &[]), &paths), [".gitattributes"]);
+        assert_eq!(kept(&filters(&[".git/"], &[]), &paths), [".git/x"]);
+    }
+
+    #[test]
+    fn reasons_name_the_rule_and_what_is_kept() {
+        let filters = filters(&[], &[]);
+        let decisions =
+            filters.decide(["original/params.json", "model.safetensors", "consolidated.safetensors"]);
+        let Decision::LeaveOutDirectory(directory, reason) = &decisions["original/params.json"] else {
+            panic!("{decisions:?}");
+        };
+        assert_eq!(directory, "original");
+        assert_eq!(
+            reason.to_string(),
+            "the same weights in the original authors' format (`original/`); `model.safetensors` is packed; \
+             --include packs it all the same"
+        );
+    }
+
+    #[test]
+    fn an_invalid_glob_is_named() {
+        let options = SnapshotOptions { include: vec!["[".to_owned()], ..Default::default() };
+        let error = Filters::new(&options).err().unwrap().to_string();
+        assert!(error.starts_with("`[` is no valid glob"), "{error}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn globs_and_paths_never_panic(
+            globs in proptest::collection::vec(r"[a-z*?\[\]{}/.!\\,-]{0,8}", 0..4),
+            paths in proptest::collection::vec("[a-z./é-]{1,12}", 0..6),
+        ) {
+            let options = SnapshotOptions { exclude: globs, ..Default::default() };
+            if let Ok(filters) = Filters::new(&options) {
+                let decisions = filters.decide(paths.iter().map(String::as_str));
+                prop_assert!(paths.iter().all(|path| decisions.contains_key(path.as_str())));
+            }
+        }
+
+        #[test]
+        fn a_copy_is_left_out_only_beside_a_kept_file(
+            paths in proptest::collection::btree_set(
+                "(original/|onnx/|unet/)?(pytorch_model|model|consolidated|tf_model|adapter_model)(\\.fp16)?\
+                 (-0000[12]-of-00002)?\\.(bin|pth|safetensors|gguf|h5)",
+                0..12,
+            ),
+        ) {
+            let filters = filters(&[], &[]);
+            let decisions = filters.decide(paths.iter().map(String::as_str));
+            for (path, decision) in &decisions {
+                if let Decision::LeaveOut(LeftOutReason::Duplicate { kept, .. })
+                | Decision::LeaveOutDirectory(_, LeftOutReason::Duplicate { kept, .. }) = decision
+                {
+                    prop_assert_eq!(&decisions[kept.as_str()], &Decision::Keep, "{} for {}", kept, path);
+                }
+            }
         }
     }
 }

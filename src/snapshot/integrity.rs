@@ -34,13 +34,13 @@ impl Candidate {
         let mut candidate = Self { path, file, expected: Vec::new(), pristine: true };
         if let Some(blob) = candidate.file.blob.clone() {
             let digest = blob.file_name().and_then(|name| ExpectedDigest::from_etag(name.to_str()?));
-            candidate.expect(digest, ExpectedOrigin::BlobName(blob));
+            candidate.add_expected(digest, ExpectedOrigin::BlobName(blob));
         }
         candidate
     }
 
     /// Notes a digest, unless another origin told the same.
-    pub(super) fn expect(&mut self, digest: Option<ExpectedDigest>, origin: ExpectedOrigin) {
+    pub(super) fn add_expected(&mut self, digest: Option<ExpectedDigest>, origin: ExpectedOrigin) {
         if let Some(digest) = digest
             && !self.expected.iter().any(|known| known.digest == digest)
         {
@@ -85,7 +85,7 @@ pub(super) fn read_records(
         };
         candidate.pristine = record.is_current(&candidate.file.stamp);
         if candidate.pristine {
-            candidate.expect(record.digest, ExpectedOrigin::Metadata(record.path));
+            candidate.add_expected(record.digest, ExpectedOrigin::Metadata(record.path));
         } else {
             warnings.push(Warning::ChangedAfterDownload { path: candidate.path.clone() });
         }
@@ -116,7 +116,7 @@ pub(super) fn read_tree(
                 command: format!("{command} --force-download"),
             });
         }
-        candidate.expect(listed.digest, ExpectedOrigin::Tree(tree.path.clone()));
+        candidate.add_expected(listed.digest, ExpectedOrigin::Tree(tree.path.clone()));
     }
     Ok(())
 }

@@ -9,9 +9,10 @@ use std::{
 };
 
 use super::{
-    locate::{LOCAL_DIR_RECORDS, is_commit},
+    locate::LOCAL_DIR_RECORDS,
     read::read_small,
     report::{ExpectedDigest, Warning},
+    revision::is_commit,
 };
 use crate::blob::FileStamp;
 

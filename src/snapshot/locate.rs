@@ -10,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{error::SnapshotError, read::read_small};
+use super::{
+    error::SnapshotError,
+    revision::{check_revision_name, commit_like, is_abbreviation, is_commit, read_ref},
+};
 
 /// Looks up one environment variable.
 pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
@@ -38,12 +41,6 @@ pub(super) enum Layout {
     Plain,
 }
 
-/// Hexadecimal digits of a commit.
-const COMMIT_LENGTH: usize = 40;
-/// Fewest digits of an abbreviated commit, as git itself shows by default.
-const SHORTEST_COMMIT: usize = 7;
-/// Longest ref file in bytes; it holds 40 digits.
-const MAX_REF_LENGTH: u64 = 1024;
 /// Longest part of a repository's name (`REPO_ID_REGEX`).
 const MAX_NAME_PART: usize = 96;
 /// Directories of a local download's records.
@@ -120,6 +117,16 @@ fn locate_directory(path: &Path, revision: Option<&str>) -> Result<Located, Snap
     });
     if let Some((snapshots, snapshot)) = inside {
         return locate_snapshot(path, snapshot, snapshots.parent().unwrap_or(snapshots), revision);
+    }
+    if let Some(repository) = path.parent().filter(|parent| is_repository_directory(parent)) {
+        // Blobs have no names and refs are no model; `snapshots` can only mean the repository.
+        if path.file_name().is_some_and(|name| name == "snapshots") {
+            return locate_in_repository(repository, repository_of(repository), revision);
+        }
+        return Err(SnapshotError::InsideRepository {
+            path: path.to_owned(),
+            repository: repository.to_owned(),
+        });
     }
     if let Some(example) = some_repository_in(path)? {
         return Err(SnapshotError::WholeCache { path: path.to_owned(), example });
@@ -218,62 +225,6 @@ fn locate_in_repository(
     }
 }
 
-/// The commit that a branch, tag or `refs/pr/1` stands for; `None` where there is no such ref.
-fn read_ref(
-    repository: &Path,
-    name: &str,
-    repository_name: Option<&str>,
-) -> Result<Option<String>, SnapshotError> {
-    // The hub stores `refs/pr/1` as `refs/refs/pr/1`; whoever names the file itself is understood, too.
-    let short = name.strip_prefix("refs/");
-    for name in std::iter::once(name).chain(short) {
-        let path = repository.join("refs").join(name);
-        if !path.is_file() {
-            continue;
-        }
-        let bytes = read_small(&path, MAX_REF_LENGTH).map_err(SnapshotError::io(&path))?;
-        return match std::str::from_utf8(&bytes).map(str::trim) {
-            Ok(commit) if is_commit(commit) => Ok(Some(commit.to_owned())),
-            _ => Err(SnapshotError::MalformedRef {
-                path,
-                command: download_command(repository_name, Some(name), None),
-            }),
-        };
-    }
-    Ok(None)
-}
-
-fn commit_like(repository: &Path, asked: &str, commits: &[String]) -> Result<Option<String>, SnapshotError> {
-    let fitting: Vec<_> = commits.iter().filter(|commit| is_abbreviation(asked, commit)).cloned().collect();
-    if fitting.len() > 1 {
-        return Err(SnapshotError::AmbiguousRevision {
-            path: repository.to_owned(),
-            revision: asked.to_owned(),
-            commits: fitting,
-        });
-    }
-    Ok(fitting.into_iter().next())
-}
-
-/// Whether `asked` is a commit or at least [`SHORTEST_COMMIT`] digits of its start.
-pub(super) fn is_abbreviation(asked: &str, commit: &str) -> bool {
-    asked.len() >= SHORTEST_COMMIT && commit.starts_with(&asked.to_ascii_lowercase())
-}
-
-/// Whether `text` is a whole commit as the hub writes it.
-pub(super) fn is_commit(text: &str) -> bool {
-    text.len() == COMMIT_LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-/// Revisions become paths below `refs/`, so they must not climb out of it.
-fn check_revision_name(revision: &str) -> Result<(), SnapshotError> {
-    let climbs = revision.split('/').any(|part| matches!(part, "" | "." | ".."));
-    if climbs || revision.chars().any(char::is_control) {
-        return Err(SnapshotError::InvalidRevision { revision: revision.escape_debug().to_string() });
-    }
-    Ok(())
-}
-
 /// Whether a directory is a repository of a hub cache, whatever its name: copies and mounts rename it.
 fn is_repository_directory(path: &Path) -> bool {
     let has = |name: &str| path.join(name).is_dir();
@@ -334,10 +285,19 @@ pub(super) fn download_command(
     local_dir: Option<&Path>,
 ) -> String {
     let repository = repository.unwrap_or("<repository>");
-    let revision = revision.map(|revision| format!(" --revision {revision}")).unwrap_or_default();
-    let local_dir =
-        local_dir.map(|directory| format!(" --local-dir {}", directory.display())).unwrap_or_default();
+    let revision = revision.map(|revision| format!(" --revision {}", quoted(revision))).unwrap_or_default();
+    let local_dir = local_dir
+        .map(|directory| format!(" --local-dir {}", quoted(&directory.to_string_lossy())))
+        .unwrap_or_default();
     format!("hf download {repository}{revision}{local_dir}")
+}
+
+/// `text` as a word of a shell's command line.
+fn quoted(text: &str) -> String {
+    if text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte)) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -355,6 +315,15 @@ mod tests {
         {
             assert!(!is_repository_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn commands_can_be_pasted() {
+        let directory = Path::new("/my models/it's");
+        assert_eq!(
+            download_command(Some("a/b"), Some("v1.0"), Some(directory)),
+            r"hf download a/b --revision v1.0 --local-dir '/my models/it'\''s'"
+        );
     }
 
     #[test]
@@ -387,15 +356,5 @@ mod tests {
         }
         assert_eq!(cache_directory(&|_| None), None);
         assert_eq!(cache_directory(&|_| Some(OsString::new())), None);
-    }
-
-    #[test]
-    fn revisions_cannot_climb() {
-        for revision in ["main", "refs/pr/1", "v1.0", "a..b"] {
-            assert!(check_revision_name(revision).is_ok(), "{revision}");
-        }
-        for revision in ["", "/main", "../x", "a/../b", "a//b", ".", "a\nb"] {
-            assert!(check_revision_name(revision).is_err(), "{revision}");
-        }
     }
 }

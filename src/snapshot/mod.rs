@@ -13,6 +13,8 @@ mod locate;
 mod names;
 mod read;
 mod report;
+mod revision;
+mod rules;
 mod safetensors;
 mod shard_index;
 mod tree;
@@ -32,8 +34,8 @@ use self::{
 };
 pub use self::{
     error::SnapshotError,
-    filter::{DUPLICATES, DuplicateRule, HOUSEKEEPING, HousekeepingRule, Original},
     report::{Expected, ExpectedDigest, ExpectedOrigin, LeftOut, LeftOutReason, Warning},
+    rules::{DUPLICATES, DuplicateRule, HOUSEKEEPING, HousekeepingRule, Original},
     safetensors::HeaderProblem,
 };
 use crate::blob::FileStamp;
@@ -227,7 +229,7 @@ fn check_local_revision(
     found: Option<&str>,
 ) -> Result<(), SnapshotError> {
     match asked {
-        Some(asked) if !found.is_some_and(|commit| locate::is_abbreviation(asked, commit)) => {
+        Some(asked) if !found.is_some_and(|commit| revision::is_abbreviation(asked, commit)) => {
             Err(SnapshotError::OtherRevision {
                 path: located.root.clone(),
                 asked: asked.to_owned(),

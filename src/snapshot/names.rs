@@ -11,7 +11,7 @@ pub(super) enum NamedFormat {
     Safetensors,
     Torch,
     Gguf,
-    /// TensorFlow, Flax, Rust and other formats that only serve as duplicates.
+    /// TensorFlow, Flax, ONNX and other formats that are not packed beside safetensors.
     Other,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct WeightName {
     pub(super) index: bool,
 }
 
-/// Extensions of weights, longest first where one ends another.
+/// Extensions of weights.
 const EXTENSIONS: &[(&str, NamedFormat)] = &[
     (".safetensors", NamedFormat::Safetensors),
     (".bin", NamedFormat::Torch),
@@ -50,6 +50,8 @@ const EXTENSIONS: &[(&str, NamedFormat)] = &[
     (".h5", NamedFormat::Other),
     (".msgpack", NamedFormat::Other),
     (".ot", NamedFormat::Other),
+    (".onnx", NamedFormat::Other),
+    (".npz", NamedFormat::Other),
 ];
 
 /// Takes a file name (no directories) apart; `None` where it is not the name of weights.

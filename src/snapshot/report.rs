@@ -217,16 +217,16 @@ const NAMES_IN_A_MESSAGE: usize = 5;
 /// The first of `names` in back quotes, and how many more there are. Names come from files, so control
 /// characters are escaped.
 pub(super) fn few(names: &[String]) -> String {
-    let listed = names
-        .iter()
-        .take(NAMES_IN_A_MESSAGE)
-        .map(|name| format!("`{}`", name.escape_debug()))
-        .collect::<Vec<_>>()
-        .join(", ");
+    let listed = all(names.get(..NAMES_IN_A_MESSAGE).unwrap_or(names));
     match names.len().checked_sub(NAMES_IN_A_MESSAGE) {
         Some(more @ 1..) => format!("{listed} and {more} more"),
         _ => listed,
     }
+}
+
+/// All of `names` in back quotes, with control characters escaped.
+pub(super) fn all(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{}`", name.escape_debug())).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
