@@ -35,9 +35,9 @@ class Download:
         env = {"HF_ENDPOINT": self.hub.endpoint, "HF_HOME": self.home, "HF_HUB_DISABLE_TELEMETRY": 1}
         if self.layout == "classic":
             env["HF_HUB_DISABLE_XET"] = 1
-        done = subprocess.run(
-            [HF, "download", REPO, *map(str, arguments)], env=clean_env(env), text=True, capture_output=True, timeout=120
-        )
+        # One worker: several race to make the store of shared blobs, and the losers keep their blob in the repository.
+        command = [HF, "download", REPO, "--max-workers", "1", *map(str, arguments)]
+        done = subprocess.run(command, env=clean_env(env), text=True, capture_output=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done
 
