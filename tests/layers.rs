@@ -1,6 +1,8 @@
 //! Layers as bytes: what is sealed unpacks to what went in, reads the same through ranges as through a
 //! writer, and has the digests that earlier versions gave it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -60,9 +62,13 @@ fn example(directory: &Path) -> Vec<Entry> {
     ]
 }
 
+fn wrap(format: impl LayerFormat + 'static) -> Arc<dyn LayerFormat> {
+    Arc::new(format)
+}
+
 fn seal_with(
     entries: &[Entry],
-    format: Arc<dyn LayerFormat>,
+    format: &Arc<dyn LayerFormat>,
     threads: usize,
     memory: usize,
     written: Option<&mut Vec<u8>>,
@@ -71,8 +77,8 @@ fn seal_with(
     let spool = Spool::new(std::env::temp_dir(), memory);
     let options = SealOptions { workers: &workers, spool: &spool, on_bytes: &|_| {} };
     match written {
-        Some(bytes) => seal(entries, &format, &options, Some(bytes)),
-        None => seal(entries, &format, &options, None),
+        Some(bytes) => seal(entries, format, &options, Some(bytes)),
+        None => seal(entries, format, &options, None),
     }
 }
 
@@ -114,7 +120,7 @@ fn tar_files(stream: &[u8]) -> BTreeMap<String, Vec<u8>> {
 fn an_estargz_layer_unpacks_and_lists_itself() {
     let directory = tempfile::tempdir().unwrap();
     let entries = example(directory.path());
-    let layer = seal_with(&entries, Arc::new(Estargz::new(6)), 2, 0, None).unwrap();
+    let layer = seal_with(&entries, &wrap(Estargz::new(6)), 2, 0, None).unwrap();
     let blob = bytes_of(&layer);
     assert_eq!((blob.len() as u64, Digest::of(&blob)), (layer.size, layer.digest));
 
@@ -148,9 +154,9 @@ fn writer_and_extents_give_the_same_bytes_with_any_number_of_threads() {
     let formats: [Arc<dyn LayerFormat>; 2] = [Arc::new(Estargz::new(6)), Arc::new(PlainTar)];
     for format in formats {
         let mut written = Vec::new();
-        let direct = seal_with(&entries, Arc::clone(&format), 1, 0, Some(&mut written)).unwrap();
+        let direct = seal_with(&entries, &format, 1, 0, Some(&mut written)).unwrap();
         for (threads, memory) in [(1, 0), (2, 100), (7, 1 << 30)] {
-            let kept = seal_with(&entries, Arc::clone(&format), threads, memory, None).unwrap();
+            let kept = seal_with(&entries, &format, threads, memory, None).unwrap();
             assert_eq!(kept.digest, direct.digest);
             assert_eq!(kept.annotations, direct.annotations);
             assert_eq!(bytes_of(&kept), written);
@@ -161,7 +167,7 @@ fn writer_and_extents_give_the_same_bytes_with_any_number_of_threads() {
 #[test]
 fn a_tar_layer_is_its_own_stream() {
     let directory = tempfile::tempdir().unwrap();
-    let layer = seal_with(&example(directory.path()), Arc::new(PlainTar), 2, 0, None).unwrap();
+    let layer = seal_with(&example(directory.path()), &wrap(PlainTar), 2, 0, None).unwrap();
     let blob = bytes_of(&layer);
     assert_eq!((layer.digest, layer.diff_id), (Digest::of(&blob), Digest::of(&blob)));
     assert_eq!(layer.uncompressed_size, layer.size);
@@ -174,8 +180,8 @@ fn a_tar_layer_is_its_own_stream() {
 fn digests_are_those_of_earlier_versions() {
     let directory = tempfile::tempdir().unwrap();
     let entries = example(directory.path());
-    let estargz = seal_with(&entries, Arc::new(Estargz::new(6)), 2, 0, None).unwrap();
-    let tar = seal_with(&entries, Arc::new(PlainTar), 2, 0, None).unwrap();
+    let estargz = seal_with(&entries, &wrap(Estargz::new(6)), 2, 0, None).unwrap();
+    let tar = seal_with(&entries, &wrap(PlainTar), 2, 0, None).unwrap();
     insta::assert_snapshot!(
         format!("estargz blob {}\nestargz diffID {}\ntar {}", estargz.digest, estargz.diff_id, tar.digest),
         @r"
@@ -200,7 +206,7 @@ fn damage_is_found_and_named() {
         let mut entry = file(directory.path(), "config.json", &content, Storage::Compressed, 4);
         let EntryKind::Regular(content) = &mut entry.kind else { unreachable!() };
         content.expected = vec![expected];
-        let result = seal_with(&[entry], Arc::new(Estargz::new(6)), 2, 0, None);
+        let result = seal_with(&[entry], &wrap(Estargz::new(6)), 2, 0, None);
         match result {
             Ok(_) => assert!(sound),
             Err(error @ LayerError::Damaged { .. }) => {
@@ -221,7 +227,7 @@ fn a_source_that_shrinks_stops_the_layer() {
     let directory = tempfile::tempdir().unwrap();
     let entries = example(directory.path());
     fs::write(directory.path().join("weights"), noise(5)).unwrap();
-    let error = seal_with(&entries, Arc::new(Estargz::new(6)), 2, 0, None).unwrap_err();
+    let error = seal_with(&entries, &wrap(Estargz::new(6)), 2, 0, None).unwrap_err();
     assert!(error.to_string().contains("weights changed while it was packed"), "{error}");
 }
 
@@ -250,7 +256,7 @@ fn a_writer_that_fails_stops_the_layer() {
 #[test]
 fn broken_blobs_are_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let layer = seal_with(&example(directory.path()), Arc::new(Estargz::new(6)), 1, 0, None).unwrap();
+    let layer = seal_with(&example(directory.path()), &wrap(Estargz::new(6)), 1, 0, None).unwrap();
     let blob = bytes_of(&layer);
     let open = |bytes: &[u8]| EstargzReader::open(&InMemory(bytes.to_vec()), None).map(|_| ());
     assert!(open(&blob).is_ok());
@@ -281,7 +287,7 @@ proptest! {
                 file(directory.path(), &format!("file-{index}"), &noise(*size), storage, chunk)
             })
             .collect();
-        let layer = seal_with(&entries, Arc::new(Estargz::new(1)), 2, 1_000, None).unwrap();
+        let layer = seal_with(&entries, &wrap(Estargz::new(1)), 2, 1_000, None).unwrap();
         let blob = bytes_of(&layer);
         prop_assert_eq!(Digest::of(&blob), layer.digest);
         let mut stream = Vec::new();

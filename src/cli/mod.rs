@@ -98,7 +98,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Pack(arguments) => pack::run(*arguments),
+        Command::Pack(arguments) => pack::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };

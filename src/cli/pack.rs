@@ -129,11 +129,11 @@ enum FormatArgument {
     Json,
 }
 
-pub(super) fn run(arguments: PackArguments) -> Result<(), CliError> {
+pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
     let reference = arguments.tag.as_deref().map(reference).transpose()?;
-    check_destinations(&arguments, reference.as_ref())?;
+    check_destinations(arguments, reference.as_ref())?;
     let progress = Progress::new(&arguments.progress);
-    let prepared = prepare(options(&arguments), || arguments.registry.open())?;
+    let prepared = prepare(options(arguments), || arguments.registry.open())?;
     if !arguments.progress.quiet {
         for left_out in &prepared.snapshot.left_out {
             progress.line(&format!("left out {left_out}"));
@@ -168,7 +168,7 @@ pub(super) fn run(arguments: PackArguments) -> Result<(), CliError> {
     }
     let packed = prepared.write(&destinations, &progress)?;
     progress.finish();
-    report(&arguments, &packed)
+    report(arguments, &packed)
 }
 
 fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {

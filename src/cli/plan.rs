@@ -1,5 +1,7 @@
 //! A plan in words: each layer and file, and why it is where it is.
 
+use std::fmt::Write as _;
+
 use super::output::{size, table};
 use crate::{layer::Storage, pack::Prepared, plan::LayerKind};
 
@@ -7,7 +9,7 @@ use crate::{layer::Storage, pack::Prepared, plan::LayerKind};
 pub(super) fn plan_text(prepared: &Prepared) -> String {
     let mut text = String::new();
     if prepared.base_layers > 0 {
-        text.push_str(&format!("base: {} layers\n", prepared.base_layers));
+        let _ = writeln!(text, "base: {} layers", prepared.base_layers);
     }
     for (index, layer) in prepared.plan.layers.iter().enumerate() {
         let total: u64 = layer.files.iter().map(|file| prepared.files[file.index].size).sum();
@@ -17,7 +19,7 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
             LayerKind::Weights => "weights",
         };
         let number = prepared.base_layers + index + 1;
-        text.push_str(&format!("layer {number}: {kind}, {} files, {}\n", layer.files.len(), size(total)));
+        let _ = writeln!(text, "layer {number}: {kind}, {} files, {}", layer.files.len(), size(total));
         let rows: Vec<Vec<String>> = layer
             .files
             .iter()
@@ -39,6 +41,6 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
         text.push_str(&table(&rows));
     }
     let total: u64 = prepared.files.iter().map(|file| file.size).sum();
-    text.push_str(&format!("{} files, {}\n", prepared.files.len(), size(total)));
+    let _ = writeln!(text, "{} files, {}", prepared.files.len(), size(total));
     text
 }

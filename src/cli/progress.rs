@@ -50,6 +50,13 @@ impl Progress {
     }
 }
 
+impl Drop for Progress {
+    /// An error must not be written over a bar.
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
 impl Observer for Progress {
     fn hashing(&self, total: u64) {
         self.line(&format!("packing {}", output::size(total)));

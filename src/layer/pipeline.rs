@@ -90,10 +90,10 @@ pub(super) fn run(
         let read = reader.read(entries);
 
         let files = join(files);
-        let tar = tar.map(join).transpose();
+        let tar = tar.map(join);
         let blob = join(blob);
         // A stopped reader only says that one of the others failed, and theirs is the reason.
-        let (digests, tar, blob) = (files?, tar?, blob?);
+        let (digests, blob) = (files?, blob?);
         match read {
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::HashesGone) => {
@@ -295,7 +295,7 @@ fn work_on(buffer: &SharedBuffer, storage: Storage, format: &dyn LayerFormat) ->
     Worked { digest: Digest::finish(hash), checksum, compressed }
 }
 
-fn hash_tar_stream(items: &Receiver<TarItem>) -> Result<(Sha256, u64), LayerError> {
+fn hash_tar_stream(items: &Receiver<TarItem>) -> (Sha256, u64) {
     let mut hash = Sha256::new();
     let mut size = 0;
     let mut update = |bytes: &[u8]| {
@@ -308,7 +308,7 @@ fn hash_tar_stream(items: &Receiver<TarItem>) -> Result<(Sha256, u64), LayerErro
             TarItem::Chunk(buffer) => buffer.payload().for_each(&mut update),
         }
     }
-    Ok((hash, size))
+    (hash, size)
 }
 
 /// Hashes each file and compares the digest with what is known of the file.

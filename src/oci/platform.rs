@@ -58,7 +58,7 @@ impl FromStr for Platform {
             !part.is_empty()
                 && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
         };
-        if !parts.iter().all(|part| usable(part)) {
+        if !parts.iter().all(usable) {
             return Err(OciError::Platform(text.to_owned()));
         }
         match parts[..] {

@@ -28,21 +28,21 @@ pub(super) fn of_planned(
     modified: i64,
     landmarks: bool,
 ) -> Vec<Entry> {
-    let mut entries = Entries { entries: Vec::new(), directories: BTreeSet::new(), modified };
+    let mut entries = Collected { list: Vec::new(), directories: BTreeSet::new(), modified };
     let (first, rest) = layer.files.split_at(layer.prioritized);
     if landmarks && first.is_empty() {
-        entries.entries.push(landmark(NO_PREFETCH_LANDMARK, modified));
+        entries.list.push(landmark(NO_PREFETCH_LANDMARK, modified));
     }
     for planned in first {
         entries.file(directory, &files[planned.index], planned.storage, &planned.chunks);
     }
     if landmarks && !first.is_empty() {
-        entries.entries.push(landmark(PREFETCH_LANDMARK, modified));
+        entries.list.push(landmark(PREFETCH_LANDMARK, modified));
     }
     for planned in rest {
         entries.file(directory, &files[planned.index], planned.storage, &planned.chunks);
     }
-    entries.entries
+    entries.list
 }
 
 /// The entries of a base layer with a landmark: after them when the layer is small, else before them.
@@ -61,20 +61,20 @@ fn landmark(name: &str, modified: i64) -> Entry {
     Entry::new(name, FILE_MODE, modified, EntryKind::Regular(content))
 }
 
-struct Entries {
-    entries: Vec<Entry>,
+struct Collected {
+    list: Vec<Entry>,
     /// Directories that have an entry.
     directories: BTreeSet<String>,
     modified: i64,
 }
 
-impl Entries {
+impl Collected {
     fn file(&mut self, directory: &ModelDirectory, file: &SnapshotFile, storage: Storage, chunks: &[u64]) {
         let path = format!("{}/{}", directory.relative(), file.path);
         for (slash, _) in path.match_indices('/') {
             let parent = &path[..slash];
             if self.directories.insert(parent.to_owned()) {
-                self.entries.push(Entry::new(parent, DIRECTORY_MODE, self.modified, EntryKind::Directory));
+                self.list.push(Entry::new(parent, DIRECTORY_MODE, self.modified, EntryKind::Directory));
             }
         }
         let source = Source::Path { path: file.source.clone(), stamp: file.stamp };
@@ -84,7 +84,7 @@ impl Entries {
             chunks: chunks.to_vec(),
             expected: file.expected.iter().map(expected).collect(),
         };
-        self.entries.push(Entry::new(path, FILE_MODE, self.modified, EntryKind::Regular(content)));
+        self.list.push(Entry::new(path, FILE_MODE, self.modified, EntryKind::Regular(content)));
     }
 }
 

@@ -145,7 +145,7 @@ impl Prepared {
                         registry,
                         reference,
                         &blobs,
-                        &MediaType::ImageManifest.to_string(),
+                        MediaType::ImageManifest.as_ref(),
                         &image.manifest,
                         observer,
                     )?;

@@ -34,7 +34,8 @@ def unpacked(packed, registry, node, scratch):
         trees.of_tar(out / "dir" / layer["digest"].removeprefix("sha256:"), tree)
     got["skopeo dir and tar"] = tree
 
-    run(*copy, f"oci:{out / 'oci'}:it")
+    # Left to itself, skopeo compresses plain tar layers on their way into a layout.
+    run(*copy, "--preserve-digests", f"oci:{out / 'oci'}:it")
     assert image.Layout(out / "oci").manifest_digest() == packed.digest
     run("umoci", "unpack", "--image", f"{out / 'oci'}:it", out / "bundle")
     got["skopeo oci and umoci"] = trees.of_directory(out / "bundle" / "rootfs")
