@@ -18,7 +18,7 @@ use crate::{
 
 /// Pack a model snapshot into an image, and write or push it
 ///
-/// The manifest's digest is the last line on standard output.
+/// The manifest's digest is the last line on standard output; with --format json the JSON document has it.
 #[derive(Debug, Args)]
 pub(super) struct PackArguments {
     /// A hub cache's repository directory, a snapshot in it, a download made with --local-dir, any other
@@ -94,7 +94,7 @@ pub(super) struct PackArguments {
     /// Threads to use [default: all processors]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
     threads: Option<usize>,
-    /// How the result is printed: `text` is the digest alone
+    /// How the result is printed: `text` is the digest alone, `json` is what --metadata-file holds
     #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
     format: FormatArgument,
     #[command(flatten)]
@@ -189,10 +189,10 @@ fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
         fs::write(path, as_json()?)
             .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
     }
-    if arguments.format == FormatArgument::Json {
-        output::data(&as_json()?)?;
+    match arguments.format {
+        FormatArgument::Text => output::data(&packed.digest.to_string()),
+        FormatArgument::Json => output::data(&as_json()?),
     }
-    output::data(&packed.digest.to_string())
 }
 
 fn options(arguments: &PackArguments) -> PackOptions {

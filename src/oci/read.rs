@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Archive, DOCUMENT_MAX, Layout, OciError, Platform, Selector, Target, layout::ref_name};
 use crate::{
-    blob::RangeSource,
+    blob::{FileRange, RangeSource},
     digest::Digest,
     registry::{Reference, Registry},
 };
@@ -247,25 +247,42 @@ fn listed_document(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<
     Ok(RootDocument { bytes, media_type: descriptor.media_type().to_string(), digest })
 }
 
-impl ImageSource for (Layout, Selector) {
-    fn root_document(&self) -> Result<RootDocument, OciError> {
-        listed_document(self, &self.0.find(&self.1)?)
+/// What layouts and archives have in common: an index that lists images, and blobs that lie in files.
+trait Files: Send + Sync {
+    fn find(&self, selector: &Selector) -> Result<Descriptor, OciError>;
+    fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError>;
+    fn target(&self, selector: &Selector) -> Target;
+}
+
+impl Files for Layout {
+    fn find(&self, selector: &Selector) -> Result<Descriptor, OciError> {
+        Self::find(self, selector)
     }
 
-    fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
-        Ok(listed_document(self, descriptor)?.bytes)
+    fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError> {
+        Self::ranges(self, digest, size)
     }
 
-    fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {
-        Ok(Box::new(self.0.ranges(digest, size)?))
-    }
-
-    fn place(&self) -> String {
-        format!("oci:{}{}", self.0.root().display(), self.1)
+    fn target(&self, selector: &Selector) -> Target {
+        Target::Layout { path: self.root().to_owned(), selector: selector.clone() }
     }
 }
 
-impl ImageSource for (Archive, Selector) {
+impl Files for Archive {
+    fn find(&self, selector: &Selector) -> Result<Descriptor, OciError> {
+        Self::find(self, selector)
+    }
+
+    fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError> {
+        Self::ranges(self, digest, size)
+    }
+
+    fn target(&self, selector: &Selector) -> Target {
+        Target::Archive { path: self.path().to_owned(), selector: selector.clone() }
+    }
+}
+
+impl<T: Files> ImageSource for (T, Selector) {
     fn root_document(&self) -> Result<RootDocument, OciError> {
         listed_document(self, &self.0.find(&self.1)?)
     }
@@ -279,7 +296,7 @@ impl ImageSource for (Archive, Selector) {
     }
 
     fn place(&self) -> String {
-        format!("oci-archive:{}{}", self.0.path().display(), self.1)
+        self.0.target(&self.1).to_string()
     }
 }
 

@@ -123,11 +123,12 @@ impl Prepared {
         let image = self.build(&sealed)?;
         let mut blobs: Vec<Arc<dyn BlobContent>> = Vec::new();
         for layer in &sealed {
-            blobs.push(match (&layer.blob, &layout) {
-                (Some(blob), _) => Arc::clone(blob) as Arc<dyn BlobContent>,
-                (None, Some(layout)) => layout.blob(layer.digest, layer.size)?,
-                (None, None) => unreachable!("a layer is kept or written to the layout"),
-            });
+            // A layer that was not kept was written to the layout.
+            if let Some(blob) = &layer.blob {
+                blobs.push(Arc::clone(blob) as Arc<dyn BlobContent>);
+            } else if let Some(layout) = &layout {
+                blobs.push(layout.blob(layer.digest, layer.size)?);
+            }
         }
         blobs.push(Arc::new(MemoryBlob::new(image.config.clone())));
         for destination in destinations {

@@ -1,0 +1,238 @@
+//! The command as users and pipelines meet it: output, exit codes, destinations, refusals. The bundled
+//! example is packed; a busybox is not needed, a stand-in of a few hundred bytes passes for one.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+use support::registry::FakeRegistry;
+
+const EXAMPLE: &str = "examples/tiny-llama";
+
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn starcar(arguments: &[&str]) -> Run {
+    let output: Output = Command::cargo_bin("starcar")
+        .unwrap()
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("SOURCE_DATE_EPOCH")
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn pack(arguments: &[&str]) -> Run {
+    starcar(&[&["pack"], arguments].concat())
+}
+
+fn target(directory: &Path, name: &str) -> String {
+    format!("oci:{}", directory.join(name).display())
+}
+
+fn layers(run: &Run) -> Vec<String> {
+    let value: Value = serde_json::from_str(&run.stdout).unwrap();
+    let layers = value["layers"].as_array().unwrap();
+    layers.iter().map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+fn copy_example(to: &Path) -> PathBuf {
+    let copy = to.join("model");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(EXAMPLE)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    copy
+}
+
+/// The golden digests of the example: as in `tests/layers.rs`, a promise.
+#[test]
+fn the_example_has_the_digests_of_earlier_versions() {
+    let directory = tempfile::tempdir().unwrap();
+    for (format, expected) in
+        [("estargz", include_str!("golden/example.estargz")), ("tar", include_str!("golden/example.tar"))]
+    {
+        for threads in ["1", "2", "5"] {
+            let out = target(directory.path(), &format!("{format}-{threads}"));
+            let arguments = [EXAMPLE, "--base", "scratch", "-o", &out, "--layer-format", format];
+            let run = pack(&[&arguments[..], &["--format", "json", "--threads", threads]].concat());
+            assert_eq!(run.code, 0, "{}", run.stderr);
+            assert_eq!(layers(&run).join("\n"), expected.trim_end(), "{format}");
+        }
+    }
+}
+
+#[test]
+fn the_digest_is_all_that_a_quiet_pack_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let metadata = directory.path().join("metadata.json");
+    let out = target(directory.path(), "out:v1");
+    let run = pack(&[
+        EXAMPLE,
+        "--base",
+        "scratch",
+        "-o",
+        &out,
+        "--quiet",
+        "--metadata-file",
+        metadata.to_str().unwrap(),
+    ]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    let metadata: Value = serde_json::from_slice(&fs::read(metadata).unwrap()).unwrap();
+    assert_eq!(run.stdout.trim_end(), metadata["containerimage.digest"].as_str().unwrap());
+    let index: Value =
+        serde_json::from_slice(&fs::read(directory.path().join("out/index.json")).unwrap()).unwrap();
+    assert_eq!(index["manifests"][0]["digest"], metadata["digest"]);
+    assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "v1");
+}
+
+#[test]
+fn a_dry_run_explains_and_writes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = target(directory.path(), "out");
+    let run = pack(&[EXAMPLE, "--base", "scratch", "-o", &out, "--dry-run", "--max-layers", "3"]);
+    assert_eq!(run.code, 0);
+    insta::assert_snapshot!(run.stdout);
+    assert!(!directory.path().join("out").exists());
+}
+
+#[test]
+fn layouts_archives_and_registries_hold_the_same_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let registry = FakeRegistry::open();
+    let (out, archive) = (
+        target(directory.path(), "out"),
+        format!("oci-archive:{}", directory.path().join("image.tar").display()),
+    );
+    let name = format!("{}/models/tiny:v1", registry.address());
+    let both = pack(&[EXAMPLE, "--base", "scratch", "-o", &out, "-o", &archive, "-t", &name, "--push"]);
+    assert_eq!(both.code, 0, "{}", both.stderr);
+
+    let other = format!("{}/models/other:v1", registry.address());
+    let direct = pack(&[EXAMPLE, "--base", "scratch", "-t", &other, "--push"]);
+    assert_eq!((direct.code, &direct.stdout), (0, &both.stdout), "{}", direct.stderr);
+    let third = format!("{}/models/third:v1", registry.address());
+    let pushed = starcar(&["push", &out, &third]);
+    assert_eq!((pushed.code, &pushed.stdout), (0, &both.stdout), "{}", pushed.stderr);
+
+    let digest = both.stdout.trim_end();
+    for image in [&out, &archive, &name, &other, &third] {
+        let inspected = starcar(&["inspect", image, "--format", "json"]);
+        let value: Value = serde_json::from_str(&inspected.stdout).unwrap();
+        assert_eq!(value["digest"], digest, "{image}");
+        let layers = value["layers"].as_array().unwrap();
+        assert_eq!(layers.len(), 4);
+        for layer in layers {
+            assert!(layer["lazy"]["Ok"]["chunks"].as_u64().unwrap() >= 2, "{image}: {layer}");
+        }
+    }
+    // Inspecting through a registry reads tables of contents, not weights.
+    assert!(starcar(&["inspect", &name]).stdout.contains("models/model-00001-of-00003.safetensors"));
+}
+
+#[test]
+fn a_second_pack_adds_to_a_layout() {
+    let directory = tempfile::tempdir().unwrap();
+    let blobs = || fs::read_dir(directory.path().join("out/blobs/sha256")).unwrap().count();
+    let (one, two) = (target(directory.path(), "out:v1"), target(directory.path(), "out:v2"));
+    assert_eq!(pack(&[EXAMPLE, "--base", "scratch", "-o", &one]).code, 0);
+    let first = blobs();
+    assert_eq!(pack(&[EXAMPLE, "--base", "scratch", "-o", &one]).code, 0);
+    assert_eq!(blobs(), first);
+    assert_eq!(pack(&[EXAMPLE, "--base", "scratch", "-o", &two, "--exclude", "chat_template.jinja"]).code, 0);
+    // The small files' layer, the config and the manifest are new; the shards' layers are shared.
+    assert_eq!(blobs(), first + 3);
+}
+
+#[test]
+fn damage_is_refused_and_leaves_no_image() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = copy_example(directory.path());
+    let shard = model.join("model-00002-of-00003.safetensors");
+    let out = target(directory.path(), "out");
+    let bytes = fs::read(&shard).unwrap();
+    for damage in ["truncated", "missing"] {
+        match damage {
+            "truncated" => fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap(),
+            _ => fs::remove_file(&shard).unwrap(),
+        }
+        let run = pack(&[model.to_str().unwrap(), "--base", "scratch", "-o", &out]);
+        assert_eq!(run.code, 3, "{}", run.stderr);
+        assert!(run.stderr.contains("model-00002-of-00003.safetensors"), "{}", run.stderr);
+        assert!(run.stdout.is_empty());
+        assert!(!directory.path().join("out/index.json").exists());
+    }
+}
+
+#[test]
+fn names_that_would_delete_files_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = copy_example(directory.path());
+    fs::write(model.join(".wh.config.json"), "").unwrap();
+    let out = target(directory.path(), "out");
+    let run = pack(&[model.to_str().unwrap(), "--base", "scratch", "-o", &out]);
+    assert_eq!(run.code, 3);
+    assert!(run.stderr.contains(".wh.config.json"), "{}", run.stderr);
+}
+
+#[test]
+fn wrong_arguments_say_what_would_be_right() {
+    let cases: [(&[&str], i32, &str); 9] = [
+        (&["pack", EXAMPLE], 2, "--output oci:DIR"),
+        (&["pack", EXAMPLE, "--push"], 2, "--tag"),
+        (&["pack", EXAMPLE, "-o", "registry.example.com/a:b"], 2, "--push"),
+        (&["pack", EXAMPLE, "-o", "oci:a", "-o", "oci:b"], 2, "one oci: directory"),
+        (&["pack", EXAMPLE, "-t", "a@sha256:0", "--push"], 2, "names no image"),
+        (&["pack", EXAMPLE, "-o", "oci:a", "--model-dir", "/"], 2, "/models"),
+        (
+            &["pack", EXAMPLE, "-o", "oci:a", "--base", "scratch", "--estargz-chunk-size", "1"],
+            2,
+            "chunk size",
+        ),
+        (&["pack", "no/such/model/here", "-o", "oci:a", "--base", "scratch"], 3, "no/such/model/here"),
+        (&["inspect", "oci:Cargo.toml"], 5, "not an OCI layout"),
+    ];
+    for (arguments, code, words) in cases {
+        let run = starcar(arguments);
+        assert_eq!(run.code, code, "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains(words), "{arguments:?}: {}", run.stderr);
+        assert!(run.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_unreachable_registry_has_its_own_code() {
+    // Port 9 of the loopback address is closed wherever nobody runs `discard`.
+    let run = pack(&[EXAMPLE, "--base", "scratch", "-t", "127.0.0.1:9/a:v1", "--push"]);
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    assert!(run.stderr.contains("127.0.0.1:9"), "{}", run.stderr);
+    let run = pack(&[EXAMPLE, "--base", "127.0.0.1:9/base:v1", "-o", "oci:unused"]);
+    assert_eq!(run.code, 4, "{}", run.stderr);
+    assert!(run.stderr.contains("--base"), "{}", run.stderr);
+}
+
+#[test]
+fn help_lists_the_exit_codes() {
+    let run = starcar(&["--help"]);
+    assert_eq!(run.code, 0);
+    assert!(run.stdout.contains("Exit codes") && run.stdout.contains("pack"));
+}
