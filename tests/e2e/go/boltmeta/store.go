@@ -2,10 +2,11 @@
 //
 // containerd-stargz-grpc offers two metadata stores, "memory" and "db". The first
 // is in the stargz-snapshotter library; the second lives in its cmd module, which
-// has no released version. This package stands in for it: it goes over the TOC once, forwards, and so asks of a TOC what a store that cannot look
-// ahead must ask. A hardlink's target comes before the hardlink, the chunks of a
-// file follow its entry and are contiguous, and every chunk ends where the next
-// member that the TOC names begins.
+// has no released version. This package stands in for it: it goes over the TOC
+// once, forwards, and so asks of a TOC what a store that cannot look ahead must
+// ask. A hardlink's target comes before the hardlink, the chunks of a file follow
+// its entry and are contiguous, and every chunk ends where the next member that
+// the TOC names begins.
 package boltmeta
 
 import (
