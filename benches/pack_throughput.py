@@ -24,6 +24,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -249,6 +250,8 @@ def main():
     options = parser.parse_args()
 
     binary = Path(os.environ.get("STARCAR") or TOP / "target" / "release" / "starcar")
+    # Gigabytes of memory must not stay behind when somebody ends the program.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     directory = Path(tempfile.mkdtemp(prefix="starcar-bench-", dir="/dev/shm"))
     contenders = []
     try:
