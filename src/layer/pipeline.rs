@@ -28,8 +28,13 @@ use crate::{
     digest::Digest,
 };
 
-/// Buffers of one layer. Six keep every thread busy: one being read, one in each hash, two in hand-over.
-const BUFFERS: usize = 6;
+/// Buffers of one layer. Few, so that a chunk is still in the processor's shared cache when the last hash comes
+/// to it: on 2 cores of an AMD EPYC (32 MiB of L3, two layers at once, 2 GB on tmpfs) packing took 7.3 s of
+/// processor time with 3 buffers and 7.8 s with 6; 4 leave one more for threads that fall behind.
+const BUFFERS: usize = 4;
+/// Bytes that are hashed and then written at a time: few enough to be in the core's own cache still. In the
+/// same measurement 256 KiB took 1.5 to 2.0 s of system time, whole chunks 2.0 to 2.3 s.
+const WRITE_PIECE: usize = 256 * 1024;
 /// Segments that may wait for a hash: headers are small and chunks are bounded by the buffers.
 const QUEUE: usize = 64;
 
@@ -440,18 +445,16 @@ impl WrittenBlob {
         if let (Sink::Keep(_), ChunkData::Bytes(_)) = (&*sink, &chunk.data) {
             return self.member([framed, &trailer].concat(), sink);
         }
-        self.hash.update(framed);
-        self.hash.update(&trailer);
         self.size += (framed.len() + trailer.len()) as u64;
-        match (sink, chunk.data) {
-            (Sink::Write(writer), _) => {
-                writer.write_all(framed).and_then(|()| writer.write_all(&trailer)).map_err(LayerError::Write)
+        for piece in framed.chunks(WRITE_PIECE).chain([&trailer[..]]) {
+            self.hash.update(piece);
+            if let Sink::Write(writer) = sink {
+                writer.write_all(piece).map_err(LayerError::Write)?;
             }
-            (Sink::Keep(_), ChunkData::Source { source, offset }) => {
-                self.extents.push(Extent::Stored { source, offset, length: chunk.length, framing, checksum });
-                Ok(())
-            }
-            (Sink::Keep(_), ChunkData::Bytes(_)) => Ok(()),
         }
+        if let (Sink::Keep(_), ChunkData::Source { source, offset }) = (sink, chunk.data) {
+            self.extents.push(Extent::Stored { source, offset, length: chunk.length, framing, checksum });
+        }
+        Ok(())
     }
 }

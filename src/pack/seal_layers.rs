@@ -21,7 +21,7 @@ const AT_ONCE_MAX: usize = 8;
 /// Bytes of chunk buffers that all layers together may take.
 const BUFFERS_MAX: u64 = 192 << 20;
 /// Buffers that one layer takes.
-const BUFFERS_OF_LAYER: u64 = 6;
+const BUFFERS_OF_LAYER: u64 = 4;
 
 /// Seals `specs` and returns them in order. With a `layout`, blobs are written there as they are hashed.
 pub(super) fn seal_layers(

@@ -27,6 +27,7 @@ class Node:
         self.processes = []
         self.containers = {}
         self.started = 0
+        self.targets = []
         self.sock = self.dir / "containerd.sock"
         self.dir.mkdir(parents=True)
         try:
@@ -88,6 +89,7 @@ class Node:
     def mount(self, ref, target, snapshotter):
         """Mounts the root file system of a pulled image, read-only."""
         target.mkdir(parents=True, exist_ok=True)
+        self.targets.append(target)
         self.ctr("images", "mount", "--snapshotter", snapshotter, ref, target)
         return target
 
@@ -132,6 +134,8 @@ class Node:
     def stop(self):
         for name in list(self.containers):
             self.kill(name)
+        for target in self.targets:
+            unmount_all(target)
         # containerd first: its shims end with their containers.
         for process in reversed(self.processes):
             process.stop()

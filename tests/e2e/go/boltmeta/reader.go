@@ -111,19 +111,28 @@ func (r *Reader) OpenFile(id uint32) (metadata.File, error) {
 	if !attr.Mode.IsRegular() {
 		return nil, fmt.Errorf("node %d is no regular file", id)
 	}
-	f := &file{r: r, size: attr.Size}
+	f := &file{r: r, id: id, size: attr.Size}
 	return f, r.load(bucketChunks, id, &f.chunks)
 }
 
-// OpenFileWithPreReader offers no neighbours: they are an optimisation of the reader.
-func (r *Reader) OpenFileWithPreReader(id uint32, _ func(uint32, int64, int64, string, io.Reader) error) (metadata.File, error) {
-	return r.OpenFile(id)
+type preRead = func(id uint32, chunkOffset, chunkSize int64, chunkDigest string, r io.Reader) error
+
+// OpenFileWithPreReader hands over the other chunks of a member whenever one is read.
+func (r *Reader) OpenFileWithPreReader(id uint32, pre preRead) (metadata.File, error) {
+	f, err := r.OpenFile(id)
+	if err != nil {
+		return nil, err
+	}
+	f.(*file).pre = pre
+	return f, nil
 }
 
 type file struct {
 	r      *Reader
+	id     uint32
 	size   int64
 	chunks []chunk
+	pre    preRead
 }
 
 func (f *file) find(off int64) (chunk, bool) {
@@ -164,9 +173,56 @@ func (f *file) readChunk(c chunk, skip int64, p []byte) error {
 		return err
 	}
 	defer zr.Close()
-	if _, err := io.CopyN(io.Discard, zr, c.Inner+skip); err != nil {
+	at := int64(0)
+	if f.pre != nil {
+		others, err := f.r.member(c.Member)
+		if err != nil {
+			return err
+		}
+		for _, o := range others {
+			if _, err := io.CopyN(io.Discard, zr, o.Inner-at); err != nil {
+				return err
+			}
+			at = o.Inner + o.Size
+			content := io.LimitReader(zr, o.Size)
+			if o.ID == f.id && o.Off == c.Off {
+				err = readAt(content, skip, p)
+			} else {
+				err = f.pre(o.ID, o.Off, o.Size, o.Digest, content)
+			}
+			if err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, content); err != nil {
+				return err
+			}
+		}
+		if len(others) > 0 {
+			return nil
+		}
+	}
+	return readAt(zr, c.Inner+skip, p)
+}
+
+func readAt(r io.Reader, skip int64, p []byte) error {
+	if _, err := io.CopyN(io.Discard, r, skip); err != nil {
 		return err
 	}
-	_, err = io.ReadFull(zr, p)
+	_, err := io.ReadFull(r, p)
 	return err
+}
+
+// member gives the chunks of a gzip member, none if it holds only one.
+func (r *Reader) member(at int64) (chunks []shared, err error) {
+	err = r.db.View(func(tx *bolt.Tx) error {
+		b := tx.Bucket(r.key)
+		if b == nil {
+			return fmt.Errorf("the layer %s is closed", r.toc)
+		}
+		if raw := b.Bucket(bucketMembers).Get(memberKey(at)); raw != nil {
+			return json.Unmarshal(raw, &chunks)
+		}
+		return nil
+	})
+	return chunks, err
 }

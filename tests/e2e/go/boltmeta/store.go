@@ -2,11 +2,11 @@
 //
 // containerd-stargz-grpc offers two metadata stores, "memory" and "db". The first
 // is in the stargz-snapshotter library; the second lives in its cmd module, which
-// the Go module proxy does not carry. This package stands in for it: it goes over
-// the TOC once, forwards, and so asks of a TOC what a store that cannot look
-// ahead must ask. A hardlink's target comes before the hardlink, the chunks of a
-// file follow its entry and are contiguous, and every chunk ends where the next
-// member that the TOC names begins.
+// has no released version. This package stands in for it: it goes over the TOC
+// once, forwards, and so asks of a TOC what a store that cannot look ahead must
+// ask. A hardlink's target comes before the hardlink, the chunks of a file follow
+// its entry and are contiguous, and every chunk ends where the next member that
+// the TOC names begins.
 package boltmeta
 
 import (
@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"sort"
 	"strings"
 	"time"
 
@@ -31,6 +32,7 @@ var (
 	bucketAttrs    = []byte("attrs")
 	bucketChildren = []byte("children")
 	bucketChunks   = []byte("chunks")
+	bucketMembers  = []byte("members")
 )
 
 const rootID = 1
@@ -42,6 +44,12 @@ type chunk struct {
 	Inner  int64  // where the chunk begins in the decompressed member
 	Next   int64  // where the following member begins in the blob
 	Digest string // of the chunk
+}
+
+// shared is a chunk of a member that holds others too.
+type shared struct {
+	ID uint32
+	chunk
 }
 
 type node struct {
@@ -70,7 +78,7 @@ func NewReader(db *bolt.DB, sr *io.SectionReader, opts ...metadata.Option) (*Rea
 	}, o.Decompressors...)
 	var errs []error
 	for _, d := range decompressors {
-		r, err := open(db, sr, d)
+		r, err := open(db, sr, d, o.Telemetry)
 		if err == nil {
 			return r, nil
 		}
@@ -79,7 +87,11 @@ func NewReader(db *bolt.DB, sr *io.SectionReader, opts ...metadata.Option) (*Rea
 	return nil, errors.Join(errs...)
 }
 
-func open(db *bolt.DB, sr *io.SectionReader, d metadata.Decompressor) (*Reader, error) {
+func open(db *bolt.DB, sr *io.SectionReader, d metadata.Decompressor, t *metadata.Telemetry) (*Reader, error) {
+	if t == nil {
+		t = &metadata.Telemetry{}
+	}
+	start := time.Now()
 	size := d.FooterSize()
 	if sr.Size() < size {
 		return nil, fmt.Errorf("a blob of %d bytes has no footer of %d", sr.Size(), size)
@@ -92,19 +104,26 @@ func open(db *bolt.DB, sr *io.SectionReader, d metadata.Decompressor) (*Reader, 
 	if err != nil {
 		return nil, err
 	}
-	if tocOffset < 0 {
-		return nil, errors.New("the TOC is not in the blob")
+	report(t.GetFooterLatency, start)
+	start = time.Now()
+	var raw io.Reader // none: the TOC is not in the blob
+	end := sr.Size()
+	if tocOffset >= 0 {
+		if tocSize <= 0 {
+			tocSize = sr.Size() - tocOffset - size
+		}
+		raw, end = io.NewSectionReader(sr, tocOffset, tocSize), tocOffset
 	}
-	if tocSize <= 0 {
-		tocSize = sr.Size() - tocOffset - size
-	}
-	toc, err := d.DecompressTOC(io.NewSectionReader(sr, tocOffset, tocSize))
+	toc, err := d.DecompressTOC(raw)
 	if err != nil {
 		return nil, err
 	}
 	defer toc.Close()
+	report(t.GetTocLatency, start)
+	start = time.Now()
 	hash := digest.Canonical.Digester()
-	nodes, err := parse(io.TeeReader(toc, hash.Hash()), tocOffset)
+	nodes, err := parse(io.TeeReader(toc, hash.Hash()), end)
+	report(t.DeserializeTocLatency, start)
 	if err != nil {
 		return nil, err
 	}
@@ -113,8 +132,14 @@ func open(db *bolt.DB, sr *io.SectionReader, d metadata.Decompressor) (*Reader, 
 	return r, r.save(nodes)
 }
 
-// parse goes over the entries once.
-func parse(r io.Reader, tocOffset int64) (map[uint32]*node, error) {
+func report(hook metadata.MeasureLatencyHook, start time.Time) {
+	if hook != nil {
+		hook(start)
+	}
+}
+
+// parse goes over the entries once. The last member with data ends at end.
+func parse(r io.Reader, end int64) (map[uint32]*node, error) {
 	dec := json.NewDecoder(r)
 	for {
 		t, err := dec.Token()
@@ -137,7 +162,7 @@ func parse(r io.Reader, tocOffset int64) (map[uint32]*node, error) {
 			return nil, fmt.Errorf("%q: %w", e.Name, err)
 		}
 	}
-	if err := p.finish(tocOffset); err != nil {
+	if err := p.finish(end); err != nil {
 		return nil, err
 	}
 	// The digest is over all of the JSON.
@@ -233,9 +258,9 @@ func (p *parser) complete() error {
 	return nil
 }
 
-func (p *parser) finish(tocOffset int64) error {
+func (p *parser) finish(end int64) error {
 	for _, n := range p.pending {
-		n.end(tocOffset)
+		n.end(end)
 	}
 	return p.complete()
 }
@@ -326,19 +351,25 @@ func attrOf(e *estargz.TOCEntry) metadata.Attr {
 
 func key(id uint32) []byte { return binary.BigEndian.AppendUint32(nil, id) }
 
+func memberKey(at int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(at)) }
+
 func (r *Reader) save(nodes map[uint32]*node) error {
 	return r.db.Update(func(tx *bolt.Tx) error {
 		b, err := tx.CreateBucket(r.key)
 		if err != nil {
 			return err
 		}
-		var buckets [3]*bolt.Bucket
-		for i, name := range [][]byte{bucketAttrs, bucketChildren, bucketChunks} {
+		var buckets [4]*bolt.Bucket
+		for i, name := range [][]byte{bucketAttrs, bucketChildren, bucketChunks, bucketMembers} {
 			if buckets[i], err = b.CreateBucket(name); err != nil {
 				return err
 			}
 		}
+		members := map[int64][]shared{}
 		for id, n := range nodes {
+			for _, c := range n.chunks {
+				members[c.Member] = append(members[c.Member], shared{id, c})
+			}
 			for i, v := range []any{n.attr, n.children, n.chunks} {
 				var buf bytes.Buffer
 				if err := json.NewEncoder(&buf).Encode(v); err != nil {
@@ -347,6 +378,19 @@ func (r *Reader) save(nodes map[uint32]*node) error {
 				if err := buckets[i].Put(key(id), buf.Bytes()); err != nil {
 					return err
 				}
+			}
+		}
+		for at, chunks := range members {
+			if len(chunks) == 1 {
+				continue
+			}
+			sort.Slice(chunks, func(i, j int) bool { return chunks[i].Inner < chunks[j].Inner })
+			raw, err := json.Marshal(chunks)
+			if err != nil {
+				return err
+			}
+			if err := buckets[3].Put(memberKey(at), raw); err != nil {
+				return err
 			}
 		}
 		return nil
