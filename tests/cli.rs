@@ -196,7 +196,7 @@ fn names_that_would_delete_files_are_refused() {
 
 #[test]
 fn wrong_arguments_say_what_would_be_right() {
-    let cases: [(&[&str], i32, &str); 9] = [
+    let cases: [(&[&str], i32, &str); 11] = [
         (&["pack", EXAMPLE], 2, "--output oci:DIR"),
         (&["pack", EXAMPLE, "--push"], 2, "--tag"),
         (&["pack", EXAMPLE, "-o", "registry.example.com/a:b"], 2, "--push"),
@@ -209,6 +209,8 @@ fn wrong_arguments_say_what_would_be_right() {
             "chunk size",
         ),
         (&["pack", "no/such/model/here", "-o", "oci:a", "--base", "scratch"], 3, "no/such/model/here"),
+        (&["pack", EXAMPLE, "-o", "oci:a", "--metadata-file", "/no/such/m.json"], 2, "/no/such"),
+        (&["pack", EXAMPLE, "-o", "oci:a", "--timestamp", "253402300800"], 2, "253402300800"),
         (&["inspect", "oci:Cargo.toml"], 5, "not an OCI layout"),
     ];
     for (arguments, code, words) in cases {

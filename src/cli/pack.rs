@@ -1,6 +1,9 @@
 //! `starcar pack`
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -15,6 +18,9 @@ use crate::{
     registry::Reference,
     snapshot::SnapshotOptions,
 };
+
+/// Times that RFC 3339 can say: the years 0 to 9999.
+const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
 
 /// Pack a model snapshot into an image, and write or push it
 ///
@@ -85,7 +91,7 @@ pub(super) struct PackArguments {
         value_name = "SECONDS",
         env = "SOURCE_DATE_EPOCH",
         hide_env_values = true,
-        default_value_t = 0,
+        default_value_t = 0, value_parser = clap::value_parser!(i64).range(TIMESTAMPS),
         allow_negative_numbers = true,
         help_heading = "Image"
     )]
@@ -265,6 +271,11 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
             }
             _ => {}
         }
+    }
+    // Hours of packing should not end in a name that cannot be written.
+    let parent = arguments.metadata_file.as_deref().and_then(Path::parent);
+    if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        return Err(CliError::Usage(format!("--metadata-file: {} is no directory", parent.display())));
     }
     let is_latest = reference.is_some_and(|reference| matches!(reference.tag(), None | Some("latest")));
     if arguments.push && is_latest && !arguments.progress.quiet {

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, linkat, open},
+    io::Errno,
+};
 
 /// A file that is being written.
 #[derive(Debug)]
@@ -26,10 +29,14 @@ impl PendingFile {
     /// When the directory cannot be written to.
     pub fn new(directory: &Path) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        if let Ok(descriptor) = open(directory, flags, Mode::from_raw_mode(0o644)) {
-            return Ok(Self { file: descriptor.into(), directory: directory.to_owned(), named: None });
+        match open(directory, flags, Mode::from_raw_mode(0o644)) {
+            Ok(descriptor) => {
+                return Ok(Self { file: descriptor.into(), directory: directory.to_owned(), named: None });
+            }
+            // Not every file system has O_TMPFILE (NFS has none).
+            Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL) => {}
+            Err(errno) => return Err(errno.into()),
         }
-        // Not every file system has O_TMPFILE (NFS has none).
         let named = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .permissions(readable())
