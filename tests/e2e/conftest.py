@@ -23,7 +23,7 @@ _count = itertools.count(1)
 def bin_dir():
     """The commands that tests/e2e/setup built: E2E_BIN, or .build/e2e/bin."""
     path = Path(os.environ.get("E2E_BIN", TOP / ".build/e2e/bin"))
-    for name in ("containerd", "ctr", "containerd-shim-runc-v2", "snapshotter", "reader", "registry"):
+    for name in ("containerd", "ctr", "containerd-shim-runc-v2", "snapshotter", "reader", "reader-db", "registry"):
         if not os.access(path / name, os.X_OK):
             pytest.fail(f"{path / name} is missing: run tests/e2e/setup", pytrace=False)
     for name in ("ctr-remote", "runc", "skopeo", "umoci", "fusermount3", "gzip", "tar"):
@@ -94,7 +94,7 @@ def image_name(request):
 @pytest.fixture
 def read_layer(bin_dir):
     """read_layer(blob, toc_digest, store) -> (entries, summary), every chunk verified."""
-    return lambda blob, toc, store="memory": image.read_layer(bin_dir / "reader", blob, toc, store)
+    return lambda blob, toc, store="memory": image.read_layer(bin_dir, blob, toc, store)
 
 
 @pytest.fixture(scope="session")

@@ -104,8 +104,9 @@ class Starcar:
         return Packed(digest, data, seconds, done.stderr, layout, tag)
 
 
-def read_layer(binary, blob, toc_digest, store="memory"):
-    """(entries, summary) of a layer from the reader command, every chunk verified."""
+def read_layer(bin_dir, blob, toc_digest, store="memory"):
+    """(entries, summary) of a layer from a reader command, every chunk verified."""
+    binary = bin_dir / ("reader-db" if store == "db" else "reader")
     lines = run(binary, "-store", store, "-toc-digest", toc_digest, blob).stdout.splitlines()
     parsed = [json.loads(line) for line in lines]
     return parsed[:-1], parsed[-1]

@@ -2,7 +2,8 @@
 //
 // containerd-stargz-grpc offers two metadata stores, "memory" and "db". The first
 // is in the stargz-snapshotter library; the second lives in its cmd module, which
-// has no released version. This package stands in for it: it goes over the TOC
+// has no released version (go-dbstore reads with the last one outside of it, which
+// cannot be mounted). This package stands in for it: it goes over the TOC
 // once, forwards, and so asks of a TOC what a store that cannot look ahead must
 // ask. A hardlink's target comes before the hardlink, the chunks of a file follow
 // its entry and are contiguous, and every chunk ends where the next member that

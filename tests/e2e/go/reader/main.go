@@ -6,19 +6,11 @@
 package main
 
 import (
-	"bufio"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"flag"
-	"fmt"
 	"io"
 	"log"
-	"os"
-	"path"
 	"path/filepath"
 
-	"github.com/containerd/stargz-snapshotter/estargz"
 	"github.com/containerd/stargz-snapshotter/metadata"
 	"github.com/containerd/stargz-snapshotter/metadata/memory"
 	digest "github.com/opencontainers/go-digest"
@@ -27,224 +19,29 @@ import (
 	"starcar.test/e2e/boltmeta"
 )
 
-type chunk struct {
-	Offset int64 `json:"offset"` // in the file
-	Size   int64 `json:"size"`
-	Blob   int64 `json:"blob"` // where its member begins in the blob
-	Next   int64 `json:"next"` // where the next member with data begins
-}
-
-type entry struct {
-	Path   string  `json:"path"`
-	Type   string  `json:"type"`
-	Mode   uint32  `json:"mode"`
-	UID    int     `json:"uid"`
-	GID    int     `json:"gid"`
-	Size   int64   `json:"size"`
-	MTime  int64   `json:"mtime"`
-	SHA256 string  `json:"sha256,omitempty"`
-	Link   string  `json:"link,omitempty"`
-	Links  int     `json:"links"`
-	Chunks []chunk `json:"chunks,omitempty"`
-}
-
-type summary struct {
-	TOCDigest    string `json:"tocDigest"`
-	TOCOffset    int64  `json:"tocOffset"`
-	FooterSize   int64  `json:"footerSize"`
-	BlobSize     int64  `json:"blobSize"`
-	Landmark     string `json:"landmark"`
-	LandmarkAt   int64  `json:"landmarkAt"`
-	LandmarkByte int    `json:"landmarkByte"`
-}
-
-type walker struct {
-	blob *estargz.Reader
-	md   metadata.Reader
-	out  *json.Encoder
-	sum  summary
-	buf  []byte
+var stores = map[string]store{
+	"memory": func(sr *io.SectionReader, _ string) (metadata.Reader, error) {
+		return memory.NewReader(sr)
+	},
+	"boltmeta": func(sr *io.SectionReader, dir string) (metadata.Reader, error) {
+		db, err := bolt.Open(filepath.Join(dir, "metadata.db"), 0o600, &bolt.Options{NoSync: true})
+		if err != nil {
+			return nil, err
+		}
+		return boltmeta.NewReader(db, sr)
+	},
 }
 
 func main() {
-	store := flag.String("store", "memory", "memory or db")
+	name := flag.String("store", "memory", "memory or boltmeta")
 	toc := flag.String("toc-digest", "", "digest that the TOC must have")
 	flag.Parse()
-	out := bufio.NewWriterSize(os.Stdout, 1<<20)
-	if err := run(flag.Arg(0), *store, digest.Digest(*toc), json.NewEncoder(out)); err != nil {
-		out.Flush()
+	open, ok := stores[*name]
+	if !ok {
+		log.Fatalf("store %q", *name)
+	}
+	log.SetPrefix(*name + ": ")
+	if err := list(flag.Arg(0), open, digest.Digest(*toc)); err != nil {
 		log.Fatal(err)
 	}
-	if err := out.Flush(); err != nil {
-		log.Fatal(err)
-	}
-}
-
-func run(name, store string, toc digest.Digest, out *json.Encoder) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	sr := io.NewSectionReader(f, 0, st.Size())
-	tocOffset, footerSize, err := estargz.OpenFooter(sr)
-	if err != nil {
-		return fmt.Errorf("footer: %w", err)
-	}
-	blob, err := estargz.Open(sr)
-	if err != nil {
-		return fmt.Errorf("open: %w", err)
-	}
-	if _, err := blob.VerifyTOC(toc); err != nil {
-		return fmt.Errorf("VerifyTOC: %w", err)
-	}
-	var md metadata.Reader
-	switch store {
-	case "memory":
-		md, err = memory.NewReader(sr)
-	case "db":
-		dir, derr := os.MkdirTemp("", "reader")
-		if derr != nil {
-			return derr
-		}
-		defer os.RemoveAll(dir)
-		db, derr := bolt.Open(filepath.Join(dir, "metadata.db"), 0o600, &bolt.Options{NoSync: true})
-		if derr != nil {
-			return derr
-		}
-		defer db.Close()
-		md, err = boltmeta.NewReader(db, sr)
-	default:
-		return fmt.Errorf("store %q", store)
-	}
-	if err != nil {
-		return fmt.Errorf("%s store: %w", store, err)
-	}
-	if got := md.TOCDigest(); got != toc {
-		return fmt.Errorf("%s store: the TOC has the digest %s, not %s", store, got, toc)
-	}
-	w := &walker{blob: blob, md: md, out: out}
-	w.sum = summary{TOCDigest: string(md.TOCDigest()), TOCOffset: tocOffset, FooterSize: footerSize, BlobSize: st.Size()}
-	if err := w.walk(md.RootID(), ""); err != nil {
-		return err
-	}
-	return out.Encode(w.sum)
-}
-
-func (w *walker) walk(id uint32, name string) error {
-	attr, err := w.md.GetAttr(id)
-	if err != nil {
-		return fmt.Errorf("%q: %w", name, err)
-	}
-	e := entry{
-		Path: name, Type: kind(attr.Mode), Mode: perm(attr.Mode), UID: attr.UID, GID: attr.GID, Size: attr.Size,
-		MTime: attr.ModTime.Unix(), Link: attr.LinkName, Links: attr.NumLink,
-	}
-	if e.Type == "reg" {
-		if err := w.file(id, &e); err != nil {
-			return fmt.Errorf("%q: %w", name, err)
-		}
-	}
-	if name == "" && attr.ModTime.IsZero() {
-		e.MTime = 0
-	}
-	if err := w.out.Encode(e); err != nil {
-		return err
-	}
-	if e.Type != "dir" {
-		return nil
-	}
-	type child struct {
-		name string
-		id   uint32
-	}
-	var children []child
-	if err := w.md.ForeachChild(id, func(base string, id uint32, _ os.FileMode) bool {
-		children = append(children, child{base, id})
-		return true
-	}); err != nil {
-		return err
-	}
-	for _, c := range children {
-		if err := w.walk(c.id, path.Join(name, c.name)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// file reads every chunk through the store and verifies it.
-func (w *walker) file(id uint32, e *entry) error {
-	f, err := w.md.OpenFile(id)
-	if err != nil {
-		return err
-	}
-	all := sha256.New()
-	for off := int64(0); off < e.Size; {
-		at, size, want, ok := f.ChunkEntryForOffset(off)
-		if !ok || at != off || size <= 0 {
-			return fmt.Errorf("no chunk begins at %d (%d, %d, %v)", off, at, size, ok)
-		}
-		if int64(cap(w.buf)) < size {
-			w.buf = make([]byte, size)
-		}
-		p := w.buf[:size]
-		if n, err := f.ReadAt(p, off); int64(n) != size {
-			return fmt.Errorf("chunk at %d: %d of %d bytes: %w", off, n, size, err)
-		}
-		if got := digest.FromBytes(p); string(got) != want {
-			return fmt.Errorf("chunk at %d: the digest is %s, not %q", off, got, want)
-		}
-		all.Write(p)
-		ent, ok := w.blob.ChunkEntryForOffset(e.Path, off)
-		if !ok {
-			return fmt.Errorf("estargz has no chunk at %d", off)
-		}
-		e.Chunks = append(e.Chunks, chunk{Offset: at, Size: size, Blob: ent.Offset, Next: ent.NextOffset()})
-		off += size
-	}
-	e.SHA256 = hex.EncodeToString(all.Sum(nil))
-	if e.Path == estargz.PrefetchLandmark || e.Path == estargz.NoPrefetchLandmark {
-		if w.sum.Landmark != "" {
-			return fmt.Errorf("a second landmark after %s", w.sum.Landmark)
-		}
-		w.sum.Landmark, w.sum.LandmarkByte = e.Path, int(w.buf[0])
-		w.sum.LandmarkAt, err = w.md.GetOffset(id)
-	}
-	return err
-}
-
-func kind(m os.FileMode) string {
-	switch m & os.ModeType {
-	case 0:
-		return "reg"
-	case os.ModeDir:
-		return "dir"
-	case os.ModeSymlink:
-		return "symlink"
-	case os.ModeNamedPipe:
-		return "fifo"
-	case os.ModeDevice:
-		return "block"
-	case os.ModeDevice | os.ModeCharDevice:
-		return "char"
-	}
-	return m.String()
-}
-
-func perm(m os.FileMode) uint32 {
-	p := uint32(m.Perm())
-	for _, b := range []struct {
-		mode os.FileMode
-		bit  uint32
-	}{{os.ModeSetuid, 0o4000}, {os.ModeSetgid, 0o2000}, {os.ModeSticky, 0o1000}} {
-		if m&b.mode != 0 {
-			p |= b.bit
-		}
-	}
-	return p
 }

@@ -1,0 +1,1 @@
+../go/reader/walk.go
