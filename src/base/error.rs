@@ -27,6 +27,16 @@ pub enum BaseError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The image is for another platform.
+    #[error(
+        "the base is for {stated}, the image is for {wanted}; choose another base or --platform {stated}"
+    )]
+    Platform {
+        /// What the base's config says.
+        stated: String,
+        /// What was asked for.
+        wanted: String,
+    },
     /// A layer of the image cannot be unpacked or expressed.
     #[error("layer {layer} of the base cannot be used: {reason}")]
     Layer {

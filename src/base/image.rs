@@ -22,9 +22,8 @@ const UNPACKED_MAX: u64 = 32 << 30;
 pub(super) fn base(source: &dyn ImageSource, platform: &Platform, spool: &Spool) -> Result<Base, BaseError> {
     let image = read_image(source, platform)?;
     let stated = Platform::of_config(&image.config);
-    let mut warnings = Vec::new();
     if (&stated.os, &stated.architecture) != (&platform.os, &platform.architecture) {
-        warnings.push(format!("the base is for {stated}, the image is for {platform}"));
+        return Err(BaseError::Platform { stated: stated.to_string(), wanted: platform.to_string() });
     }
     let diff_ids = image.config.rootfs().diff_ids();
     let history = image.config.history().clone().unwrap_or_default();
@@ -49,7 +48,7 @@ pub(super) fn base(source: &dyn ImageSource, platform: &Platform, spool: &Spool)
     }
     let environment =
         image.config.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
-    Ok(Base { layers, environment, name: Some(source.place()), digest: Some(image.digest), warnings })
+    Ok(Base { layers, environment, name: Some(source.place()), digest: Some(image.digest) })
 }
 
 /// Unpacks a layer, whatever it is compressed with, into a file of its own; returns that and its digest.

@@ -47,8 +47,6 @@ pub struct Base {
     pub name: Option<String>,
     /// Digest of the base's manifest, if it is an image.
     pub digest: Option<Digest>,
-    /// What the user should know about it.
-    pub warnings: Vec<String>,
 }
 
 /// One layer of a base.

@@ -254,6 +254,9 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
     if arguments.output.is_empty() && !arguments.push && !arguments.dry_run {
         return usage("nowhere to put the image: add --output oci:DIR, or --tag REFERENCE --push");
     }
+    if arguments.dry_run && (arguments.format == FormatArgument::Json || arguments.metadata_file.is_some()) {
+        return usage("--dry-run prints the plan as text; leave out --format json and --metadata-file");
+    }
     let layouts = arguments.output.iter().filter(|target| matches!(target, Target::Layout { .. })).count();
     if layouts > 1 {
         return usage("--output takes one oci: directory; copy it, or add an oci-archive:");

@@ -18,14 +18,17 @@ use crate::{
 #[derive(Debug)]
 pub struct Workers(rayon::ThreadPool);
 
+/// Most threads that are started: more than any machine's processors only cost memory.
+const THREADS_MAX: usize = 512;
+
 impl Workers {
-    /// Starts `count` threads (at least one).
+    /// Starts `count` threads (at least one, at most 512).
     ///
     /// # Errors
     /// When the operating system gives no thread.
     pub fn new(count: usize) -> std::io::Result<Self> {
         rayon::ThreadPoolBuilder::new()
-            .num_threads(count.max(1))
+            .num_threads(count.clamp(1, THREADS_MAX))
             .thread_name(|index| format!("chunk-{index}"))
             .build()
             .map(Self)

@@ -16,7 +16,7 @@ pub use self::{
 use crate::{
     base::{Base, BaseChoice},
     blob::Spool,
-    estargz::Estargz,
+    estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
     oci::{self, OciError, Platform},
     plan::{Compression, LayerKind, Plan, PlanFile, PlanOptions, Prefetch, plan},
@@ -126,6 +126,9 @@ impl FromStr for ModelDirectory {
         if text.chars().any(char::is_control) || !relative.split('/').all(is_name) {
             return Err(invalid("it must be a plain path below the root, such as /models"));
         }
+        if [TOC_NAME, PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK].contains(&relative) {
+            return Err(invalid("the layers' format has a file of that name"));
+        }
         Ok(Self(format!("/{relative}")))
     }
 }
@@ -225,8 +228,7 @@ pub fn prepare(
             files: paths,
         });
     }
-    let mut warnings: Vec<String> = snapshot.warnings.iter().map(ToString::to_string).collect();
-    warnings.append(&mut base.warnings);
+    let warnings = snapshot.warnings.iter().map(ToString::to_string).collect();
     Ok(Prepared { snapshot, files, plan, base_layers, warnings, options, layers, base, spool })
 }
 
@@ -268,7 +270,7 @@ mod tests {
         for (text, relative) in [("/models", "models"), ("/mnt/models/", "mnt/models")] {
             assert_eq!(text.parse::<ModelDirectory>().unwrap().relative(), relative);
         }
-        for text in ["", "/", "models", "/a//b", "/a/../b", "/.", "/.wh.a", "/a\nb"] {
+        for text in ["", "/", "models", "/a//b", "/a/../b", "/.", "/.wh.a", "/a\nb", "/stargz.index.json"] {
             assert!(text.parse::<ModelDirectory>().is_err(), "{text}");
         }
     }
