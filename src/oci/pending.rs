@@ -45,12 +45,16 @@ impl PendingFile {
         Ok(Self { file, directory: directory.to_owned(), named: Some(path) })
     }
 
-    /// Writes the file to disk and gives it the name `name`, unless a file of that name is there already;
-    /// then the pending file is dropped.
+    /// Writes the file to disk and gives it the name `name`, unless a file of that name and size is there
+    /// already; then the pending file is dropped. One of another size is a damaged copy and is replaced.
     ///
     /// # Errors
     /// When it cannot be written or named.
     pub fn keep(self, name: &str) -> io::Result<()> {
+        let size = self.file.metadata()?.len();
+        if fs::metadata(self.directory.join(name)).is_ok_and(|present| present.len() != size) {
+            return self.replace(name);
+        }
         self.file.sync_all()?;
         let directory = self.directory.clone();
         match self.name_it(&directory.join(name)) {
@@ -141,13 +145,19 @@ mod tests {
     #[test]
     fn keep_does_not_replace_and_replace_does() {
         let directory = tempfile::tempdir().unwrap();
-        for (content, keep) in [("one", true), ("two", true), ("three", false)] {
+        for (content, keep) in [("one", true), ("two", true), ("six", false)] {
             let mut file = PendingFile::new(directory.path()).unwrap();
             file.write_all(content.as_bytes()).unwrap();
             if keep { file.keep("name") } else { file.replace("name") }.unwrap();
-            let expected = if keep { "one" } else { "three" };
+            let expected = if keep { "one" } else { "six" };
             assert_eq!(fs::read_to_string(directory.path().join("name")).unwrap(), expected);
             assert_eq!(names(directory.path()), ["name"]);
         }
+        // Cut short by someone else: a blob of another size is not the blob.
+        fs::write(directory.path().join("name"), "s").unwrap();
+        let mut file = PendingFile::new(directory.path()).unwrap();
+        file.write_all(b"six").unwrap();
+        file.keep("name").unwrap();
+        assert_eq!(fs::read_to_string(directory.path().join("name")).unwrap(), "six");
     }
 }
