@@ -3,9 +3,10 @@
 use super::{
     CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, LayerKind, Plan, PlanError, PlanFile, PlanOptions, PlannedFile,
     PlannedLayer, Prefetch, chunk_lengths,
-    order::{for_people, natural_cmp, rank},
+    order::{for_people, rank},
     storage::storage,
 };
+use crate::natural::natural_cmp;
 
 /// A file of at least this many bytes gets a layer of its own even if nobody knows what it holds.
 const LARGE_FILE: u64 = 64 << 20;

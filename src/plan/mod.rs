@@ -11,7 +11,6 @@ pub use self::{
     chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, chunk_lengths},
     error::PlanError,
     layers::plan,
-    order::natural_cmp,
     storage::Sample,
 };
 use crate::layer::Storage;

@@ -1,0 +1,41 @@
+//! What is wrong with a profile.
+
+use std::{io, path::PathBuf};
+
+/// Why a profile cannot be read or used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProfileError {
+    /// The file cannot be read or written.
+    #[error("cannot access the profile {}", .path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The file is no profile.
+    #[error("{name} is no profile: {reason}")]
+    Format {
+        /// Name of the file or of the built-in profile.
+        name: String,
+        /// What is wrong, with line and column where they are known.
+        reason: String,
+    },
+    /// The file is a profile of another version.
+    #[error("{name} is a profile of version {version}; this starcar reads version {}", super::VERSION)]
+    Version {
+        /// Name of the file.
+        name: String,
+        /// Its version, as it is written.
+        version: String,
+    },
+    /// The file holds more than a profile may.
+    #[error("{name} is too large for a profile: {reason}")]
+    TooLarge {
+        /// Name of the file.
+        name: String,
+        /// The limit that it passes.
+        reason: String,
+    },
+}

@@ -1,0 +1,37 @@
+//! Profiles: what a start of an engine reads, in what order and when. The format, its folding and merging, and what
+//! it means for the files of a snapshot. Must not know layers, chunks or OCI.
+
+mod access;
+mod error;
+mod fold;
+mod format;
+mod json;
+mod ranges;
+mod recording;
+mod resolve;
+mod seconds;
+
+pub use self::{
+    access::{Access, AccessKind, ByteRange, Target, Tree, Unknown, UnknownValue},
+    error::ProfileError,
+    fold::{Event, EventKind, Folded, Folder},
+    format::{ACCESSES_MAX, BYTES_MAX, VERSION},
+    recording::{Engine, Host, Model, Recording, Source},
+    resolve::{FileUse, Resolution, TimedRange, resolve},
+    seconds::Seconds,
+};
+
+/// A profile: accesses of one start, or of several that were merged, sorted by time.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Profile {
+    /// What the profile is for, for people.
+    pub comment: Option<String>,
+    /// What the profile was made from, for people.
+    pub evidence: Vec<String>,
+    /// The starts that were recorded; more than one in a merged profile.
+    pub recordings: Vec<Recording>,
+    /// What was accessed, by time of the first access.
+    pub accesses: Vec<Access>,
+    /// Fields that this version does not know; they are kept.
+    pub unknown: Unknown,
+}
