@@ -7,6 +7,7 @@ mod fold;
 mod format;
 mod json;
 mod ranges;
+pub mod record;
 mod recording;
 mod resolve;
 mod seconds;
