@@ -1,46 +1,24 @@
-//! A plan in words: each layer and file, and why it is where it is.
+//! `starcar plan`
 
-use std::fmt::Write as _;
+use clap::Args;
 
-use super::output::{size, table};
-use crate::{layer::Storage, pack::Prepared, plan::LayerKind};
+use super::{CliError, image_arguments::ImageArguments, output, pack::say, plan_text::plan_text};
+use crate::pack::prepare;
 
-/// What `starcar pack --dry-run` prints.
-pub(super) fn plan_text(prepared: &Prepared) -> String {
-    let mut text = String::new();
-    if prepared.base_layers > 0 {
-        let _ = writeln!(text, "base: {} layers", prepared.base_layers);
+/// Show how a snapshot would be laid out: each layer and file, and why it is where it is
+#[derive(Debug, Args)]
+pub(super) struct PlanArguments {
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Say nothing but errors; print the plan alone
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &PlanArguments) -> Result<(), CliError> {
+    let prepared = prepare(arguments.image.options()?, || arguments.image.registry.open())?;
+    if !arguments.quiet {
+        say(&prepared, output::words);
     }
-    for (index, layer) in prepared.plan.layers.iter().enumerate() {
-        let total: u64 = layer.files.iter().map(|file| prepared.files[file.index].size).sum();
-        let kind = match layer.kind {
-            LayerKind::Base => "base",
-            LayerKind::Small => "small files",
-            LayerKind::Weights => "weights",
-        };
-        let number = prepared.base_layers + index + 1;
-        let _ = writeln!(text, "layer {number}: {kind}, {} files, {}", layer.files.len(), size(total));
-        let rows: Vec<Vec<String>> = layer
-            .files
-            .iter()
-            .map(|planned| {
-                let file = &prepared.files[planned.index];
-                let storage = match planned.storage {
-                    Storage::Stored => "stored",
-                    Storage::Compressed => "compressed",
-                };
-                vec![
-                    format!("  {}", file.path),
-                    size(file.size),
-                    storage.to_owned(),
-                    format!("{} chunks", planned.chunks.len()),
-                    planned.reason.clone(),
-                ]
-            })
-            .collect();
-        text.push_str(&table(&rows));
-    }
-    let total: u64 = prepared.files.iter().map(|file| file.size).sum();
-    let _ = writeln!(text, "{} files, {}", prepared.files.len(), size(total));
-    text
+    output::data(&plan_text(&prepared))
 }

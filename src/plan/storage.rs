@@ -53,7 +53,14 @@ mod tests {
     use super::*;
 
     fn file(size: u64, weights: bool, compressed: u64) -> PlanFile {
-        PlanFile { path: "f".into(), size, weights, sample: Some(Sample { raw: 100, compressed }) }
+        PlanFile {
+            path: "f".into(),
+            size,
+            weights,
+            header: None,
+            sample: Some(Sample { raw: 100, compressed }),
+            usage: None,
+        }
     }
 
     #[test]
