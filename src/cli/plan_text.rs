@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use super::output::{size, table};
+use super::output::{count, size, table};
 use crate::{layer::Storage, pack::Prepared, plan::LayerKind};
 
 /// What `starcar plan` and `starcar pack --dry-run` print.
 pub(super) fn plan_text(prepared: &Prepared) -> String {
     let mut text = String::new();
-    if prepared.base_layers > 0 {
-        let _ = writeln!(text, "base: {} layers", prepared.base_layers);
+    if prepared.plan_options.base_layers > 0 {
+        let _ = writeln!(text, "base: {}", count(prepared.plan_options.base_layers, "layer"));
     }
     for (index, layer) in prepared.plan.layers.iter().enumerate() {
         let total: u64 = layer.files.iter().map(|file| prepared.files[file.index].size).sum();
@@ -19,8 +19,9 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
             LayerKind::Weights => "weights",
             LayerKind::Unused => "not read in a start",
         };
-        let number = prepared.base_layers + index + 1;
-        let _ = writeln!(text, "layer {number}: {kind}, {} files, {}", layer.files.len(), size(total));
+        let number = prepared.plan_options.base_layers + index + 1;
+        let _ =
+            writeln!(text, "layer {number}: {kind}, {}, {}", count(layer.files.len(), "file"), size(total));
         let rows: Vec<Vec<String>> = layer
             .files
             .iter()
@@ -34,7 +35,7 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
                     format!("  {}", file.path),
                     size(file.size),
                     storage.to_owned(),
-                    format!("{} chunks", planned.chunks.len()),
+                    count(planned.chunks.len(), "chunk"),
                     planned.reason.clone(),
                 ]
             })
@@ -42,6 +43,6 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
         text.push_str(&table(&rows));
     }
     let total: u64 = prepared.files.iter().map(|file| file.size).sum();
-    let _ = writeln!(text, "{} files, {}", prepared.files.len(), size(total));
+    let _ = writeln!(text, "{}, {}", count(prepared.files.len(), "file"), size(total));
     text
 }

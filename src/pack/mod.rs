@@ -162,8 +162,8 @@ pub struct Prepared {
     pub files: Vec<PlanFile>,
     /// The plan.
     pub plan: Plan,
-    /// Number of layers of the base.
-    pub base_layers: usize,
+    /// How it was planned.
+    pub plan_options: PlanOptions,
     /// What the user should know.
     pub warnings: Vec<String>,
     options: PackOptions,
@@ -200,19 +200,16 @@ pub fn prepare(
     let mut warnings: Vec<String> = snapshot.warnings.iter().map(ToString::to_string).collect();
     let usage = usage(&snapshot, &options, &mut warnings);
     let files = survey::survey(&snapshot.files, usage, options.compression)?;
-    let plan = plan(
-        &files,
-        &PlanOptions {
-            compression: options.compression,
-            prefetch: options.prefetch,
-            chunk_size: options.chunk_size,
-            max_layers: options.max_layers,
-            base_layers: base.layers.len(),
-            base_prefetched: base.layers.iter().map(|layer| entries::base_prefetched(&layer.entries)).sum(),
-        },
-    )?;
+    let plan_options = PlanOptions {
+        compression: options.compression,
+        prefetch: options.prefetch,
+        chunk_size: options.chunk_size,
+        max_layers: options.max_layers,
+        base_layers: base.layers.len(),
+        base_prefetched: base.layers.iter().map(|layer| entries::base_prefetched(&layer.entries)).sum(),
+    };
+    let plan = plan(&files, &plan_options)?;
     let landmarks = options.format.has_landmarks();
-    let base_layers = base.layers.len();
     let mut layers: Vec<LayerSpec> = std::mem::take(&mut base.layers)
         .into_iter()
         .map(|layer| LayerSpec {
@@ -239,7 +236,7 @@ pub fn prepare(
             files: paths,
         });
     }
-    Ok(Prepared { snapshot, files, plan, base_layers, warnings, options, layers, base, spool })
+    Ok(Prepared { snapshot, files, plan, plan_options, warnings, options, layers, base, spool })
 }
 
 /// What the profile says of each of the snapshot's files, and what the user should know of the profile.

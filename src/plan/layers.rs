@@ -1,13 +1,13 @@
 //! Which file goes to which layer.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, collections::BTreeSet};
 
 use super::{
     CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, LayerKind, Plan, PlanError, PlanFile, PlanOptions, PlannedFile,
     PlannedLayer,
     chunks::{Cuts, chunk_lengths, chunks_with_cuts},
     prefetch::{Candidate, decide},
-    storage::storage,
+    storage::{storage, stored_bytes},
 };
 use crate::{layer::Storage, natural::natural_cmp};
 
@@ -115,13 +115,22 @@ struct Draft {
 
 fn draft(files: &[PlanFile], options: &PlanOptions) -> Vec<Draft> {
     let shards: Vec<bool> = files.iter().map(is_shard).collect();
-    let known =
-        |shard: bool| files.iter().zip(&shards).any(|(file, is)| *is == shard && file.usage.is_some());
-    // A profile of another model may name no weights of this one. That does not make them unused.
-    let (small_known, shards_known) = (known(false), known(true));
+    let profiled = files.iter().any(|file| file.usage.is_some());
+    let read_from: BTreeSet<&str> = std::iter::zip(files, &shards)
+        .filter(|(file, shard)| **shard && file.usage.is_some())
+        .map(|(file, _)| directory(&file.path))
+        .collect();
+    // A profile of another model may name no weights of this one, or only a module's. That does not make the
+    // others unused: a shard is unused when weights beside it, or in a directory above, are read.
+    let other_weights = |path: &str| {
+        read_from.iter().any(|read| {
+            let below = directory(path).strip_prefix(read);
+            below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || read.is_empty())
+        })
+    };
     let group = |index: usize| match (files[index].usage.is_some(), shards[index]) {
-        (false, true) if shards_known => Group::Unused,
-        (false, false) if small_known => Group::Unused,
+        (false, true) if other_weights(&files[index].path) => Group::Unused,
+        (false, false) if profiled => Group::Unused,
         (_, true) => Group::Shard,
         (_, false) => Group::Small,
     };
@@ -160,6 +169,7 @@ fn draft(files: &[PlanFile], options: &PlanOptions) -> Vec<Draft> {
                     index,
                     storage,
                     chunks,
+                    stored: stored_bytes(file, storage),
                     reason: format!("{how}; {}{when}{cut}", decision.reason),
                 },
             }
@@ -171,6 +181,11 @@ fn draft(files: &[PlanFile], options: &PlanOptions) -> Vec<Draft> {
 fn read_order(a: &PlanFile, b: &PlanFile) -> Ordering {
     let place = |file: &PlanFile| file.usage.as_ref().map_or(usize::MAX, |usage| usage.place);
     place(a).cmp(&place(b)).then_with(|| natural_cmp(&a.path, &b.path))
+}
+
+/// The directory of a path; empty for the root.
+fn directory(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
 fn is_shard(file: &PlanFile) -> bool {
@@ -309,10 +324,16 @@ mod tests {
 
     #[test]
     fn a_profile_without_these_weights_does_not_make_them_unused() {
-        let files = [used("config.json", 0), file("a.safetensors"), file("b.safetensors")];
-        let kinds: Vec<LayerKind> =
-            plan(&files, &options(100)).unwrap().layers.iter().map(|layer| layer.kind).collect();
-        assert_eq!(kinds, [LayerKind::Small, LayerKind::Weights, LayerKind::Weights]);
+        let kinds = |files: &[PlanFile]| -> Vec<LayerKind> {
+            plan(files, &options(100)).unwrap().layers.iter().map(|layer| layer.kind).collect()
+        };
+        let (small, weights, unused) = (LayerKind::Small, LayerKind::Weights, LayerKind::Unused);
+        let none = [used("config.json", 0), file("a.safetensors"), file("b.safetensors")];
+        assert_eq!(kinds(&none), [small, weights, weights]);
+        let module = [file("model.bin"), used("1_Dense/a.safetensors", 0), file("1_Dense/a.bin")];
+        assert_eq!(kinds(&module), [weights, weights, unused]);
+        let below = [used("a.safetensors", 0), file("original/a.pth"), file("a.bin")];
+        assert_eq!(kinds(&below), [weights, unused]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 mod chunks;
 mod error;
+mod estimate;
 mod layers;
 mod prefetch;
 mod storage;
@@ -10,6 +11,7 @@ mod storage;
 pub use self::{
     chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, chunk_lengths},
     error::PlanError,
+    estimate::{Estimate, Link, Node, estimate_eager, estimate_lazy},
     layers::plan,
     prefetch::PREFETCH_BYTES_MAX,
     storage::Sample,
@@ -133,6 +135,8 @@ pub struct PlannedFile {
     pub storage: Storage,
     /// Lengths of its chunks in bytes.
     pub chunks: Vec<u64>,
+    /// About how many bytes it takes in the layer; a sample tells how well it compresses.
+    pub stored: u64,
     /// Why it is stored or compressed and lies where it lies, in words for the user.
     pub reason: String,
 }

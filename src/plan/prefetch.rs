@@ -1,6 +1,6 @@
 //! Which files a node fetches before a container runs.
 
-use super::{PlanFile, Prefetch};
+use super::{PlanFile, Prefetch, storage::stored_bytes};
 use crate::{layer::Storage, natural::natural_cmp};
 
 /// What `auto` prefetches costs a node at most as much as fetching this many bytes: 16 MiB.
@@ -77,14 +77,11 @@ fn fixed(file: &Candidate<'_>, prefetch: Prefetch) -> Decision {
 
 /// What prefetching the file costs a node, in bytes that it could fetch in that time.
 fn cost(file: &Candidate<'_>) -> u64 {
-    let size = file.file.size;
-    match (file.storage, file.file.sample) {
-        (Storage::Compressed, Some(sample)) => {
-            let packed = u128::from(size) * u128::from(sample.percent()) / 100;
-            u64::try_from(packed).unwrap_or(u64::MAX).saturating_add(size / UNPACKED_PER_FETCHED)
-        }
-        _ => size,
-    }
+    let unpacking = match file.storage {
+        Storage::Stored => 0,
+        Storage::Compressed => file.file.size / UNPACKED_PER_FETCHED,
+    };
+    stored_bytes(file.file, file.storage).saturating_add(unpacking)
 }
 
 #[cfg(test)]
