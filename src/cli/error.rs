@@ -7,6 +7,7 @@ use crate::{
     layer::LayerError,
     oci::OciError,
     pack::PackError,
+    profile::ProfileError,
 };
 
 /// Exit codes. They are part of the interface: scripts branch on them.
@@ -25,6 +26,8 @@ pub mod exit_code {
     pub const IMAGE: u8 = 5;
     /// A registry refused or failed.
     pub const REGISTRY: u8 = 6;
+    /// A profile cannot be read or written.
+    pub const PROFILE: u8 = 7;
 }
 
 /// Why a command failed.
@@ -39,6 +42,9 @@ pub(super) enum CliError {
     /// An image could not be read or pushed.
     #[error(transparent)]
     Oci(#[from] OciError),
+    /// A profile could not be read or written.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// Output could not be written.
     #[error("cannot write {what}")]
     Output {
@@ -60,9 +66,10 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => exit_code::USAGE,
+            Self::Usage(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
             Self::Output { .. } => exit_code::FAILURE,
             Self::Oci(error) => of_oci(error),
+            Self::Profile(_) => exit_code::PROFILE,
             Self::Pack(error) => match error {
                 PackError::Snapshot(_)
                 | PackError::Sample { .. }

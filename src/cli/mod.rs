@@ -1,11 +1,13 @@
 //! The command line: arguments, printing, exit codes. Must not know formats or HTTP.
 
 mod error;
+mod image_arguments;
 mod inspect;
 mod output;
 mod pack;
 mod parse;
 mod plan;
+mod plan_text;
 mod progress;
 mod push;
 
@@ -30,11 +32,13 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
-5 an image on disk cannot be read or written; 6 a registry refused or failed.";
+5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read or \
+written.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Pack(Box<pack::PackArguments>),
+    Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
 }
@@ -99,6 +103,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Pack(arguments) => pack::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
     };

@@ -2,10 +2,12 @@
 //! it means for the files of a snapshot. Must not know layers, chunks or OCI.
 
 mod access;
+mod builtin;
 mod error;
 mod fold;
 mod format;
 mod json;
+mod merge;
 mod ranges;
 pub mod record;
 mod recording;
@@ -14,9 +16,11 @@ mod seconds;
 
 pub use self::{
     access::{Access, AccessKind, ByteRange, Target, Tree, Unknown, UnknownValue},
+    builtin::{DEFAULT, names as built_in_names},
     error::ProfileError,
     fold::{Event, EventKind, Folded, Folder},
     format::{ACCESSES_MAX, BYTES_MAX, VERSION},
+    merge::merge,
     recording::{Engine, Host, Model, Recording, Source},
     resolve::{FileUse, Resolution, TimedRange, resolve},
     seconds::Seconds,
