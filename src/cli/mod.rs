@@ -10,6 +10,7 @@ mod plan;
 mod plan_text;
 mod progress;
 mod push;
+mod record;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -32,8 +33,8 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
-5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read or \
-written.";
+5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, \
+written or recorded. `starcar record` passes on its command's.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -41,6 +42,9 @@ enum Command {
     Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
+    Record(Box<record::RecordArguments>),
+    #[command(hide = true)]
+    RecordWatchdog(record::WatchdogArguments),
 }
 
 /// How registries are reached.
@@ -106,6 +110,14 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Push(arguments) => push::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Record(arguments) => match record::run(&arguments) {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
+        Command::RecordWatchdog(arguments) => {
+            record::run_watchdog(&arguments);
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::from(exit_code::OK),

@@ -12,6 +12,7 @@ mod ranges;
 pub mod record;
 mod recording;
 mod resolve;
+mod save;
 mod seconds;
 
 pub use self::{

@@ -117,10 +117,9 @@ impl Supervisor {
             prepared.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         let terminal = Terminal::open();
-        let mut child = prepared.spawn().map_err(|cause| RecordError::Spawn {
-            program: program.to_string_lossy().into_owned(),
-            cause,
-        })?;
+        let mut child = prepared
+            .spawn()
+            .map_err(|cause| RecordError::Spawn { program: program.to_string_lossy().into_owned(), cause })?;
         let started = Instant::now();
         let process = Pid::from_child(&child);
         let (sender, events) = mpsc::channel();
@@ -139,17 +138,16 @@ impl Supervisor {
         spawn("wait", move || wait(process, &to_waiter))?;
         signals.listen(sender.clone())?;
         if let Some(pattern) = conditions.line {
-            let streams: [(Option<Box<dyn Read + Send>>, Box<dyn Write + Send>); 2] = [
-                (child.stdout.take().map(|pipe| Box::new(pipe) as _), Box::new(io::stdout())),
-                (child.stderr.take().map(|pipe| Box::new(pipe) as _), Box::new(io::stderr())),
-            ];
-            for (from, to) in streams {
-                let Some(from) = from else { continue };
+            let mut copy = |from: Option<Box<dyn Read + Send>>, to: Box<dyn Write + Send>| {
+                let Some(from) = from else { return Ok(()) };
                 let (pattern, sender) = (pattern.clone(), sender.clone());
                 running.copies.push(spawn("output", move || {
                     output::copy(from, to, &pattern, |line| drop(sender.send(Event::Line(line))));
                 })?);
-            }
+                Ok(())
+            };
+            copy(child.stdout.take().map(|pipe| Box::new(pipe) as _), Box::new(io::stdout()))?;
+            copy(child.stderr.take().map(|pipe| Box::new(pipe) as _), Box::new(io::stderr()))?;
         }
         if let Some(url) = conditions.ready {
             spawn("ready", move || ask(&url, &sender))?;

@@ -279,4 +279,3 @@ impl<T> Handles<T> {
         self.open.write().unwrap_or_else(PoisonError::into_inner).remove(&handle.0);
     }
 }
-

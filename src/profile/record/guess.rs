@@ -70,7 +70,10 @@ mod tests {
         ] {
             assert_eq!(guess_engine(&words(line)), engine, "{line}");
         }
-        assert_eq!(guess_loader(&words("vllm serve --load-format runai_streamer")).unwrap(), "runai_streamer");
+        assert_eq!(
+            guess_loader(&words("vllm serve --load-format runai_streamer")).unwrap(),
+            "runai_streamer"
+        );
         assert_eq!(guess_loader(&words("vllm serve --load-format=dummy x")).unwrap(), "dummy");
         assert_eq!(guess_loader(&words("vllm serve")), None);
     }

@@ -28,7 +28,6 @@ use std::{
     sync::Arc,
 };
 
-use self::{directory_tree::DirectoryTree, model_tree::ModelTree, mount::Mount};
 pub use self::{
     command::{Conditions, Ended, Stopped, Supervisor},
     error::RecordError,
@@ -39,6 +38,7 @@ pub use self::{
     signals::Signals,
     watchdog::{Watchdog, watch},
 };
+use self::{directory_tree::DirectoryTree, model_tree::ModelTree, mount::Mount};
 use super::{Host, Model, Recording, Source, Tree};
 use crate::snapshot::Snapshot;
 
@@ -93,7 +93,8 @@ impl Places {
         let places = Self { model: MountPoint::for_model(model)?, caches };
         let points: Vec<&Path> = places.points().map(MountPoint::path).collect();
         for (index, one) in points.iter().enumerate() {
-            let other = points[index + 1..].iter().find(|other| one.starts_with(other) || other.starts_with(one));
+            let other =
+                points[index + 1..].iter().find(|other| one.starts_with(other) || other.starts_with(one));
             if let Some(other) = other {
                 return Err(RecordError::Overlap((*one).to_owned(), (*other).to_owned()));
             }
@@ -117,7 +118,7 @@ impl Places {
         self,
         snapshot: &Snapshot,
         recorder: &Arc<Recorder>,
-        options: &MountOptions,
+        options: MountOptions,
     ) -> Result<Mounts, RecordError> {
         let tree = ModelTree::new(&snapshot.files);
         let mut mounts = vec![Mount::new(self.model, Tree::Model, tree, recorder, options)?];
@@ -180,11 +181,8 @@ impl Mounts {
             ..Model::default()
         };
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-        let host = Host {
-            kernel: Some(kernel),
-            read_ahead: Some(self.read_ahead().into()),
-            ..Host::default()
-        };
+        let host =
+            Host { kernel: Some(kernel), read_ahead: Some(self.read_ahead().into()), ..Host::default() };
         Recording {
             source: Some(Source::Record),
             model: (model != Model::default()).then_some(model),

@@ -19,7 +19,7 @@ use crate::snapshot::SnapshotFile;
 const FILE_MODE: u16 = 0o644;
 const DIRECTORY_MODE: u16 = 0o755;
 /// Nothing of the tree changes as long as it is shown.
-const TIME_TO_LIVE: Duration = Duration::from_secs(24 * 60 * 60);
+const TIME_TO_LIVE: Duration = Duration::from_hours(24);
 
 /// The files of a snapshot.
 #[derive(Debug)]

@@ -45,7 +45,7 @@ impl Mount {
         tree: Tree,
         backing: B,
         recorder: &Arc<Recorder>,
-        options: &MountOptions,
+        options: MountOptions,
     ) -> Result<Self, RecordError> {
         // fuser has one kind of error for all of this; only here the device and the helper can be told apart.
         fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").map_err(RecordError::NoDevice)?;
@@ -132,9 +132,8 @@ impl Mount {
 
     fn is_mounted(&self) -> bool {
         // Without a table there is no telling: rather one attempt too many.
-        let here = |entry: &mount_table::MountEntry| {
-            entry.device == self.device && entry.path == self.point.path()
-        };
+        let here =
+            |entry: &mount_table::MountEntry| entry.device == self.device && entry.path == self.point.path();
         mount_table::mounts().map_or(true, |mounts| mounts.iter().any(here))
     }
 }

@@ -96,7 +96,8 @@ mod tests {
         let url = parse("http://[::1]").unwrap();
         assert_eq!((url.address.as_str(), url.path.as_str()), ("[::1]:80", "/"));
         assert_eq!(parse("http://host?x").unwrap().to_string(), "http://host/?x");
-        for bad in ["https://host", "localhost:80", "http://", "http://host:x/", "http://a@b/", "http://a/ b"] {
+        for bad in ["https://host", "localhost:80", "http://", "http://host:x/", "http://a@b/", "http://a/ b"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
