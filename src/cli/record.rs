@@ -129,7 +129,7 @@ pub(super) fn run(arguments: &RecordArguments) -> Result<u8, CliError> {
     let can_be_ready = conditions.line.is_some() || conditions.ready.is_some();
     check_output(&arguments.output)?;
     // Before anything is mounted, so that no signal leaves a mount.
-    let signals = Signals::hold()?;
+    let signals = Signals::catch()?;
     let snapshot = open(arguments)?;
     let places = Places::find(&snapshot, arguments.mount.as_deref(), &arguments.cache)?;
     check_apart(&arguments.output, &places)?;

@@ -1,55 +1,48 @@
 //! Signals that ask starcar to end or to pause, as messages.
+//!
+//! They are caught, not blocked: what is blocked stays so in the command, and it could not be ended.
 
-use std::{io, sync::mpsc::Sender, thread};
+use std::{fs, io, sync::mpsc::Sender, thread};
 
-use nix::sys::{
-    signal::{SigSet, Signal},
-    signalfd::SignalFd,
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP},
+    iterator::Signals as Caught,
 };
 
 use super::{RecordError, command::Event};
 
-/// Signals that end a recording, by way of its command.
-const ENDING: [Signal; 4] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT];
-
-/// Signals that are held back from now on, until somebody listens.
+/// Signals that are caught from now on, and kept until somebody listens.
 #[derive(Debug)]
-pub struct Signals(SignalFd);
+pub struct Signals(Caught);
 
 impl Signals {
-    /// Holds the signals back in this thread and in those that it starts: to be called first. A command that is
-    /// started gets them as ever.
-    pub fn hold() -> Result<Self, RecordError> {
-        let cannot = |cause: nix::errno::Errno| RecordError::System {
-            what: "hold back signals",
-            cause: io::Error::from(cause),
-        };
-        let mut signals: SigSet = ENDING.into_iter().collect();
-        signals.add(Signal::SIGTSTP);
-        // Not listened to: blocked, it lets us take the terminal back from the background.
-        let mut blocked = signals;
-        blocked.add(Signal::SIGTTOU);
-        blocked.thread_block().map_err(cannot)?;
-        Ok(Self(SignalFd::new(&signals).map_err(cannot)?))
+    /// Catches the signals that end a recording, by way of its command. What whoever started us has set to be ignored
+    /// (`nohup`) stays ignored, by the command, too.
+    pub fn catch() -> Result<Self, RecordError> {
+        let ignored = ignored();
+        let signals = [SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP];
+        let signals = signals.iter().filter(|signal| ignored & (1 << (**signal - 1)) == 0);
+        let caught: io::Result<Caught> = Caught::new(signals);
+        caught.map(Self).map_err(RecordError::system("catch signals"))
     }
 
     /// Sends the signals on, from a thread of its own, for as long as somebody listens.
-    pub(super) fn listen(self, events: Sender<Event>) -> Result<(), RecordError> {
+    pub(super) fn listen(mut self, events: Sender<Event>) -> Result<(), RecordError> {
         let listen = move || {
-            loop {
-                match self.0.read_signal() {
-                    Ok(Some(signal)) => {
-                        let number = i32::try_from(signal.ssi_signo).unwrap_or_default();
-                        if events.send(Event::Signal(number)).is_err() {
-                            return;
-                        }
-                    }
-                    Ok(None) | Err(nix::errno::Errno::EINTR) => {}
-                    Err(_) => return,
+            for signal in &mut self.0 {
+                if events.send(Event::Signal(signal)).is_err() {
+                    return;
                 }
             }
         };
         let thread = thread::Builder::new().name("signals".to_owned()).spawn(listen);
         thread.map(drop).map_err(RecordError::system("start a thread"))
     }
+}
+
+/// The signals that this process ignores: bit 0 is signal 1.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

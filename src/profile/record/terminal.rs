@@ -6,6 +6,7 @@
 
 use std::fs::File;
 
+use nix::sys::signal::{SigSet, Signal as Named};
 use rustix::{
     process::{Pid, Signal, getpgrp, getpid, kill_process, kill_process_group},
     termios::{tcgetpgrp, tcsetpgrp},
@@ -33,15 +34,14 @@ impl Terminal {
         };
         let wants = [Signal::TTIN, Signal::TTOU].map(Signal::as_raw).contains(&signal);
         if wants && tcgetpgrp(file).is_ok_and(|group| group == getpgrp()) {
-            self.lent = tcsetpgrp(file, command).is_ok();
+            self.lent = give(file, command);
         } else {
             let was_lent = self.lent;
             self.take_back();
             let _ = kill_process(getpid(), Signal::STOP);
             // Continued. In the background the command will be stopped again when it reads.
             if was_lent && let Some(file) = &self.file {
-                self.lent =
-                    tcgetpgrp(file).is_ok_and(|group| group == getpgrp()) && tcsetpgrp(file, command).is_ok();
+                self.lent = tcgetpgrp(file).is_ok_and(|group| group == getpgrp()) && give(file, command);
             }
         }
         let _ = kill_process_group(command, Signal::CONT);
@@ -52,10 +52,21 @@ impl Terminal {
             && self.lent
         {
             // The terminal may be gone.
-            let _ = tcsetpgrp(file, getpgrp());
+            give(file, getpgrp());
             self.lent = false;
         }
     }
+}
+
+/// Gives the terminal to a process group, from the background, too: the signal that this brings about is blocked.
+fn give(file: &File, group: Pid) -> bool {
+    let signal: SigSet = [Named::SIGTTOU].into_iter().collect();
+    let blocked = signal.thread_block().is_ok();
+    let given = tcsetpgrp(file, group).is_ok();
+    if blocked {
+        let _ = signal.thread_unblock();
+    }
+    given
 }
 
 impl Drop for Terminal {
