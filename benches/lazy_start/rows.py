@@ -7,8 +7,8 @@ from dataclasses import dataclass
 class Row:
     """An image and the way it is pulled.
 
-    `kind` says how it is made: "plain" is starcar's plain tar layers compressed by skopeo, "convert" is what ctr-remote
-    makes of that, "pack" is starcar. In `arguments` of the last two, {profile} and {record} stand for the profile's files.
+    `kind` says how it is made: "plain" is tar+gzip layers as docker makes them, "convert" is what ctr-remote makes of
+    that, "pack" is starcar. In `arguments` of the last two, {profile} and {record} stand for the profile's files.
     """
 
     key: str
