@@ -81,7 +81,8 @@ def check(result, model, expected):
 
 def measure(bench, images, chosen, nodes, options, model, measured):
     """All rows on all nodes, round by round, so that a slow minute of the machine falls on all of them."""
-    plan = [(row, node) for row in chosen for node in (["-"] if row.eager else nodes)]
+    of_row = lambda row: ["-"] if row.eager else [node for node in nodes if node in (row.nodes or nodes)]  # noqa: E731
+    plan = [(row, node) for row in chosen for node in of_row(row)]
     measured += [{"row": row.key, "title": row.title, "node": node, "image": images.make(row), "results": []}
                  for row, node in plan]
     expected = {}
