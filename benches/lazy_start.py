@@ -79,11 +79,12 @@ def check(result, model, expected):
     return len(result["sha256"])
 
 
-def measure(bench, images, chosen, nodes, options, model):
+def measure(bench, images, chosen, nodes, options, model, measured):
     """All rows on all nodes, round by round, so that a slow minute of the machine falls on all of them."""
-    plan = [(row, node) for row in chosen for node in (["-"] if row.eager else nodes)]
-    measured = [{"row": row.key, "title": row.title, "node": node, "image": images.make(row), "results": []}
-                for row, node in plan]
+    of_row = lambda row: ["-"] if row.eager else [node for node in nodes if node in (row.nodes or nodes)]  # noqa: E731
+    plan = [(row, node) for row in chosen for node in of_row(row)]
+    measured += [{"row": row.key, "title": row.title, "node": node, "image": images.make(row), "results": []}
+                 for row, node in plan]
     expected = {}
     for number in range(1, options.rounds + 1):
         for (row, node), each in zip(plan, measured):
@@ -98,7 +99,6 @@ def measure(bench, images, chosen, nodes, options, model):
             each["results"].append(result)
             shown = {name: round(result[name], 2) for name in result if isinstance(result[name], float)}
             print(f"round {number}: {row.key} on {node}: {shown}", file=sys.stderr)
-    return measured
 
 
 def main():
@@ -138,11 +138,13 @@ def main():
                     print(f"\n{text}: a download makes {found['mbit_per_s']:.0f} Mbit/s, "
                           f"a connection takes {found['rtt_ms']:.1f} ms\n", flush=True)
                     bench = Bench(bin_dir, directory, registry, link, profile, options)
-                    measured = measure(bench, images, chosen, nodes, options, model)
+                    # What is measured is in the JSON file even when the program is ended.
+                    about["links"].append({"link": text, "measured": found, "rows": []})
+                    measure(bench, images, chosen, nodes, options, model, about["links"][-1]["rows"])
                 finally:
                     registry.stop()
-            print(report.table(measured), flush=True)
-            about["links"].append({"link": text, "measured": found, "carried": link.carried, "rows": measured})
+            about["links"][-1]["carried"] = link.carried
+            print(report.table(about["links"][-1]["rows"]), flush=True)
     finally:
         if not options.work:
             shutil.rmtree(directory, ignore_errors=True)

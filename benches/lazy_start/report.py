@@ -10,7 +10,7 @@ from consumers.proc import run
 from .link import CONGESTION
 
 COLUMNS = ["image", "node", "MB", "pull to running, s", "first weight byte, s", "last byte, s", "waited in reads, s",
-           "MB at last byte", "MB at end", "requests", "node CPU, s"]
+           "MB at last byte", "MB at end", "MB twice", "requests", "node CPU, s"]
 
 
 def median(results, name):
@@ -28,7 +28,9 @@ def table(measured):
             continue
         cells = [each["title"], each["node"], f"{each['image']['bytes'] / 1e6:,.0f}"]
         cells += [f"{median(got, name):.2f}" for name in ("running", "first_weight", "last_byte", "waited")]
-        cells += [f"{median(got, name):,.0f}" for name in ("mb_last", "mb_end", "requests", "cpu")]
+        cells += [f"{median(got, name):,.0f}" for name in ("mb_last", "mb_end")]
+        cells.append(f"{median(got, 'mb_twice_before') + median(got, 'mb_twice_weights'):,.0f}")
+        cells += [f"{median(got, name):,.0f}" for name in ("requests", "cpu")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

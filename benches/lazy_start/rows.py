@@ -7,8 +7,9 @@ from dataclasses import dataclass
 class Row:
     """An image and the way it is pulled.
 
-    `kind` says how it is made: "plain" is starcar's plain tar layers compressed by skopeo, "convert" is what ctr-remote
-    makes of that, "pack" is starcar. In `arguments` of the last two, {profile} and {record} stand for the profile's files.
+    `kind` says how it is made: "plain" is tar+gzip layers as docker makes them, "convert" is what ctr-remote makes of
+    that, "pack" is starcar. In `arguments` of the last two, {profile} and {record} stand for the profile's files.
+    `nodes` are those it is for; empty for all.
     """
 
     key: str
@@ -16,16 +17,25 @@ class Row:
     kind: str
     arguments: tuple = ()
     eager: bool = False
+    nodes: tuple = ()
 
 
 ROWS = [
     Row("plain-eager", "plain tar+gzip, eager", "plain", eager=True),
-    Row("starcar-eager", "starcar, eager", "pack", ("--prefetch", "small"), eager=True),
+    Row("starcar-eager", "starcar, eager", "pack", ("--profile", "{profile}"), eager=True),
     Row("ctr-record", "ctr-remote convert, record", "convert", ("--estargz-record-in", "{record}")),
     Row("ctr-none", "ctr-remote convert, no record", "convert"),
-    Row("none", "starcar --prefetch none", "pack", ("--prefetch", "none")),
-    Row("small", "starcar --prefetch small", "pack", ("--prefetch", "small")),
-    Row("all", "starcar --prefetch all", "pack", ("--prefetch", "all")),
+    Row("none", "starcar --prefetch none", "pack", ("--profile", "{profile}", "--prefetch", "none")),
+    Row("small", "starcar --prefetch small", "pack", ("--profile", "{profile}", "--prefetch", "small")),
+    Row("all", "starcar --prefetch all", "pack", ("--profile", "{profile}", "--prefetch", "all")),
+    Row("auto", "starcar --prefetch auto", "pack", ("--profile", "{profile}", "--prefetch", "auto")),
+    Row(
+        "auto-recommended",
+        "starcar --prefetch auto --nodes recommended",
+        "pack",
+        ("--profile", "{profile}", "--prefetch", "auto", "--nodes", "recommended"),
+        nodes=("recommended",),
+    ),
 ]
 
 # Why each value is what it is: docs/snapshotter.md.

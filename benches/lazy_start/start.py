@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -33,22 +34,31 @@ def warm(paths):
                 pass
 
 
-def overlap(requests):
-    """(requests for blobs, bytes sent more than once): the sum of the ranges sent less their union, blob by blob."""
-    sent = {}
-    for each in requests:
-        if "/blobs/" in each["path"] and each["method"] == "GET" and each["bytes"]:
-            first = each["range"].removeprefix("bytes=").split("-")[0] if "," not in each["range"] else ""
-            if first or not each["range"]:
-                begin = int(first or 0)
-                sent.setdefault(each["path"], []).append((begin, begin + each["bytes"]))
-    count, twice = sum(map(len, sent.values())), 0
-    for ranges in sent.values():
-        reached = 0
-        for begin, end in sorted(ranges):
-            twice += max(0, min(end, reached) - begin)
-            reached = max(reached, end)
-    return count, twice
+def repeated(requests, weights_at):
+    """Counts of GETs for blobs and bytes that had been sent before, by requests made before the first weight was read and
+    after it; and the bytes of the former."""
+    sent, found = {}, {"requests": 0, "cut_short": 0, "mb_twice_before": 0.0, "mb_twice_weights": 0.0, "mb_before": 0.0}
+    for each in sorted(requests, key=lambda request: request["time"]):
+        if "/blobs/" not in each["path"] or each["method"] != "GET" or not each["bytes"]:
+            continue
+        found["requests"] += 1
+        asked = re.fullmatch(r"bytes=(\d+)-(\d+)", each["range"])
+        if each["range"] and not asked:
+            # Several ranges: what each of them got is not known.
+            found["mb_before"] += (each["time"] < weights_at) * each["bytes"] / 1e6
+            continue
+        begin = int(asked[1]) if asked else 0
+        end = begin + each["bytes"]
+        found["cut_short"] += bool(asked) and end <= int(asked[2])
+        ranges, fresh = sent.setdefault(each["path"], []), [(begin, end)]
+        for low, high in ranges:
+            fresh = [part for a, b in fresh for part in ((a, min(b, low)), (max(a, high), b)) if part[0] < part[1]]
+        before = each["time"] < weights_at
+        found["mb_before"] += before * each["bytes"] / 1e6
+        phase = "mb_twice_before" if before else "mb_twice_weights"
+        found[phase] += (each["bytes"] - sum(b - a for a, b in fresh)) / 1e6
+        ranges += fresh
+    return found
 
 
 class Bench:
@@ -78,15 +88,17 @@ class Bench:
 
     def _measure(self, node, row, ref, snapshotter):
         self.registry.reset()
-        begin = time.monotonic()
+        began, begin = time.time(), time.monotonic()
         node.pull(ref) if row.eager else node.rpull(ref, snapshotter)
         pulled = time.monotonic()
-        container = node.start("engine", ref, "sh", "-c", f"echo '{RUNNING}'; exec sleep 1000000", snapshotter=snapshotter)
+        # runc knows containers of all nodes of a machine by name.
+        name = f"engine-{os.getpid()}-{self.count}"
+        container = node.start(name, ref, "sh", "-c", f"echo '{RUNNING}'; exec sleep 1000000", snapshotter=snapshotter)
         wait_for("the container", lambda: container.alive() and RUNNING in container.log.read_text(), 120, 0.004)
         running = time.monotonic()
         result = {"pulled": pulled - begin, "running": running - begin}
         result["mb_running"] = self.registry.bytes_served() / 1e6
-        (line,) = [line for line in node.ctr("task", "ls").stdout.splitlines() if line.startswith("engine ")]
+        (line,) = [line for line in node.ctr("task", "ls").stdout.splitlines() if line.startswith(f"{name} ")]
         model = f"/proc/{line.split()[1]}/root/models"
         read = self._read(model, running)
         result["mb_last"] = self.registry.bytes_served() / 1e6
@@ -94,8 +106,7 @@ class Bench:
         result |= {name: read[name] for name in ("waited", "waited_small", "longest_read", "bytes", "sha256")}
         self._settle()
         result["mb_end"] = self.registry.bytes_served() / 1e6
-        result["requests"], twice = overlap(self.registry.requests())
-        result["mb_twice"] = twice / 1e6
+        result |= repeated(self.registry.requests(), began + result["first_weight"])
         result["cpu"] = sum(cpu_seconds(each.pid) for each in node.processes)
         result["load"] = os.getloadavg()[0]
         log = "" if row.eager else node.log(snapshotter)

@@ -9,7 +9,7 @@ use crate::{
     base::{BASE_DEFAULT, BaseChoice},
     oci::Platform,
     pack::{FormatChoice, ModelDirectory, PackOptions},
-    plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Prefetch},
+    plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
     snapshot::SnapshotOptions,
 };
@@ -69,6 +69,10 @@ pub(super) struct ImageArguments {
     /// not delay the container, `small` all but weights
     #[arg(long, value_enum, default_value_t = PrefetchArgument::Auto, help_heading = "Order")]
     prefetch: PrefetchArgument,
+    /// The nodes that the image is for: as stargz-snapshotter comes, or configured as docs/nodes.md recommends,
+    /// which lets `auto` prefetch weights without delaying the container
+    #[arg(long, value_enum, default_value_t = NodesArgument::Default, help_heading = "Order")]
+    nodes: NodesArgument,
 
     /// Time that the image and the model's files bear, seconds since 1970
     #[arg(
@@ -110,6 +114,12 @@ enum PrefetchArgument {
     None,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NodesArgument {
+    Default,
+    Recommended,
+}
+
 impl ImageArguments {
     /// What the arguments mean for packing; reads the profiles.
     pub(super) fn options(&self) -> Result<PackOptions, CliError> {
@@ -140,6 +150,10 @@ impl ImageArguments {
                 PrefetchArgument::All => Prefetch::All,
                 PrefetchArgument::Small => Prefetch::Small,
                 PrefetchArgument::None => Prefetch::None,
+            },
+            nodes: match self.nodes {
+                NodesArgument::Default => Nodes::Default,
+                NodesArgument::Recommended => Nodes::Recommended,
             },
             profile,
             profile_is_specific,

@@ -19,7 +19,7 @@ use crate::{
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
     oci::{self, OciError, Platform},
-    plan::{Compression, LayerKind, Plan, PlanFile, PlanOptions, Prefetch, plan},
+    plan::{Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, Prefetch, plan},
     profile::{FileUse, Profile, Resolution, Tree, resolve},
     registry::Registry,
     snapshot::{self, Snapshot, SnapshotOptions},
@@ -50,6 +50,8 @@ pub struct PackOptions {
     pub compression: Compression,
     /// Which files a node fetches before a container runs.
     pub prefetch: Prefetch,
+    /// The nodes that the image is for.
+    pub nodes: Nodes,
     /// What a start reads; `None` lays the files out in natural order.
     pub profile: Option<Profile>,
     /// Whether the profile is about this model, so that a path in it that the snapshot lacks is worth a word.
@@ -203,6 +205,7 @@ pub fn prepare(
     let plan_options = PlanOptions {
         compression: options.compression,
         prefetch: options.prefetch,
+        nodes: options.nodes,
         chunk_size: options.chunk_size,
         max_layers: options.max_layers,
         base_layers: base.layers.len(),

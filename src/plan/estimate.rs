@@ -29,6 +29,10 @@ pub struct Node {
     pub prefetch_timeout: f64,
     /// Requests of background fetch at a time (`max_concurrency`).
     pub background_concurrency: f64,
+    /// Round trips that a request takes until it runs at the link's speed: TCP starts anew after each pause.
+    pub round_trips_per_request: f64,
+    /// Bytes per second that background fetch makes at most.
+    pub background_speed: f64,
     /// Bytes per second that the snapshotter verifies and writes to its cache.
     pub verify_speed: f64,
     /// Bytes per second that the snapshotter unpacks of compressed chunks.
@@ -47,9 +51,11 @@ impl Default for Node {
             prefetch_async_size: 0,
             prefetch_timeout: 10.0,
             background_concurrency: 2.0,
+            round_trips_per_request: 2.5,
+            background_speed: 48e6,
             verify_speed: 400e6,
             unpack_speed: 100e6,
-            apply_speed: 300e6,
+            apply_speed: 200e6,
             create: 0.3,
         }
     }
@@ -58,7 +64,12 @@ impl Default for Node {
 impl Node {
     /// The configuration that `docs/nodes.md` recommends.
     pub fn recommended() -> Self {
-        Self { unit: 4 << 20, prefetch_async_size: 16 << 20, ..Self::default() }
+        Self {
+            unit: 4 << 20,
+            prefetch_async_size: super::ASYNC_PREFETCH_MIN,
+            background_concurrency: 4.0,
+            ..Self::default()
+        }
     }
 }
 
@@ -84,8 +95,6 @@ const PULL_ROUND_TRIPS: f64 = 5.0;
 const RESOLVE_ROUND_TRIPS: f64 = 5.0;
 /// Bytes of TOC for each chunk.
 const TOC_BYTES_PER_CHUNK: u64 = 240;
-/// Layers that an eager pull downloads at a time.
-const EAGER_CONNECTIONS: f64 = 3.0;
 
 /// A start on a node that mounts the image lazily. `base` is the number of bytes of the base, which is prefetched
 /// where that is allowed.
@@ -100,18 +109,14 @@ pub fn estimate_lazy(plan: &Plan, files: &[PlanFile], base: u64, link: Link, nod
 
 /// A start on a node that pulls and unpacks every layer first.
 pub fn estimate_eager(plan: &Plan, files: &[PlanFile], base: u64, link: Link, node: Node) -> Estimate {
-    let mut downloaded = PULL_ROUND_TRIPS * link.round_trip;
-    let mut applied = downloaded;
-    let layers = std::iter::once((base, base))
-        .chain(plan.layers.iter().map(|layer| (layer_bytes(layer), unpacked_bytes(layer))));
-    let mut fetched = 0.0;
-    for (packed, unpacked) in layers {
-        fetched += number(packed);
-        // Connections are kept busy, so their round trips overlap.
-        downloaded += number(packed) / link.bandwidth + link.round_trip / EAGER_CONNECTIONS;
-        applied = downloaded.max(applied) + number(unpacked) / node.apply_speed;
-    }
-    let running = applied + node.create;
+    let packed = base + plan.layers.iter().map(layer_bytes).sum::<u64>();
+    let unpacked = base + plan.layers.iter().map(unpacked_bytes).sum::<u64>();
+    let fetched = number(packed);
+    // Layers are downloaded side by side and unpacked one after another: little is unpacked before all are there.
+    let running = PULL_ROUND_TRIPS * link.round_trip
+        + fetched / link.bandwidth
+        + number(unpacked) / node.apply_speed
+        + node.create;
     let thinking = reads(plan, files).last().map_or(0.0, |read| read.until.get());
     Estimate { running, last_read: running + thinking, fetched }
 }
@@ -247,9 +252,14 @@ impl<'a> Start<'a> {
     }
 
     fn background_speed(&self) -> f64 {
-        let piece = number(PIECE);
-        let one = piece / (self.link.round_trip + piece / self.link.bandwidth);
-        (self.node.background_concurrency * one).min(self.link.bandwidth).min(self.node.verify_speed)
+        let piece = number(PIECE.max(self.node.unit));
+        let one = piece / (self.request_overhead() + piece / self.link.bandwidth);
+        (self.node.background_concurrency * one).min(self.link.bandwidth).min(self.node.background_speed)
+    }
+
+    /// Seconds that a request takes besides its bytes.
+    fn request_overhead(&self) -> f64 {
+        self.node.round_trips_per_request * self.link.round_trip
     }
 
     /// A chunk is read.
@@ -273,7 +283,8 @@ impl<'a> Start<'a> {
         let stored = number(planned.stored) * share;
         // With small units each piece is a request; a unit larger than a piece brings the next pieces along.
         let pieces = (stored / number(PIECE.max(self.node.unit))).ceil().max(1.0);
-        let took = pieces * self.link.round_trip + stored / self.link.bandwidth + self.make(planned, length);
+        let took =
+            pieces * self.request_overhead() + stored / self.link.bandwidth + self.make(planned, length);
         // Background fetch brought this chunk or it did not; on average it brought a part of it.
         self.now += took * missing;
         self.fetched += stored * missing;

@@ -146,7 +146,7 @@ fn draft(files: &[PlanFile], options: &PlanOptions) -> Vec<Draft> {
             unused: group(index) == Group::Unused,
         })
         .collect();
-    let decisions = decide(&candidates, options.prefetch, options.base_prefetched);
+    let decisions = decide(&candidates, options.prefetch, options.nodes, options.base_prefetched);
     std::iter::zip(stored, decisions)
         .enumerate()
         .map(|(index, ((storage, how), decision))| {
@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        plan::{CHUNK_SIZE_DEFAULT, Compression, Prefetch},
+        plan::{CHUNK_SIZE_DEFAULT, Compression, Nodes, Prefetch},
         profile::{FileUse, Seconds},
     };
 
@@ -245,6 +245,7 @@ mod tests {
         PlanOptions {
             compression: Compression::Auto,
             prefetch: Prefetch::Small,
+            nodes: Nodes::Default,
             chunk_size: CHUNK_SIZE_DEFAULT,
             max_layers,
             base_layers: 1,

@@ -13,7 +13,7 @@ pub use self::{
     error::PlanError,
     estimate::{Estimate, Link, Node, estimate_eager, estimate_lazy},
     layers::plan,
-    prefetch::PREFETCH_BYTES_MAX,
+    prefetch::{ASYNC_PREFETCH_MAX, ASYNC_PREFETCH_MIN, PREFETCH_BYTES_MAX},
     storage::Sample,
 };
 use crate::{layer::Storage, profile::FileUse};
@@ -46,6 +46,8 @@ pub struct PlanOptions {
     pub compression: Compression,
     /// Which files a node fetches before a container runs.
     pub prefetch: Prefetch,
+    /// The nodes that the image is for.
+    pub nodes: Nodes,
     /// Length of a chunk in bytes; chunks end earlier where the profile shows that they should.
     pub chunk_size: u64,
     /// Largest number of layers of the image.
@@ -81,6 +83,17 @@ pub enum Prefetch {
     All,
     /// No file.
     None,
+}
+
+/// How the nodes are configured that an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nodes {
+    /// As stargz-snapshotter comes: a container waits for everything that is prefetched.
+    #[default]
+    Default,
+    /// As `docs/nodes.md` recommends: a container does not wait for a layer that prefetches more than
+    /// [`ASYNC_PREFETCH_MIN`] bytes.
+    Recommended,
 }
 
 /// The layers of a snapshot, from the lowest to the topmost, base layers not counted.

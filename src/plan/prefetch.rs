@@ -1,6 +1,6 @@
 //! Which files a node fetches before a container runs.
 
-use super::{PlanFile, Prefetch, storage::stored_bytes};
+use super::{Nodes, PlanFile, Prefetch, storage::stored_bytes};
 use crate::{layer::Storage, natural::natural_cmp};
 
 /// What `auto` prefetches costs a node at most as much as fetching this many bytes: 16 MiB.
@@ -8,6 +8,17 @@ use crate::{layer::Storage, natural::natural_cmp};
 /// containerd waits for the prefetch of all layers before it runs a container. 16 MiB take 0.67 s at
 /// 200 Mbit/s and 0.13 s at 1 Gbit/s.
 pub const PREFETCH_BYTES_MAX: u64 = 16 << 20;
+
+/// A layer that prefetches more than this is not waited for on nodes that are configured as `docs/nodes.md`
+/// recommends (`prefetch_async_size`): 16 MiB.
+pub const ASYNC_PREFETCH_MIN: u64 = 16 << 20;
+
+/// Bytes of weights that are prefetched where nothing waits for them: 8 GiB.
+///
+/// All layers prefetch at the same time, and each request must be answered within the node's
+/// `request_timeout_sec`: 600 s at 200 Mbit/s are 15 GB for all of them together. Half of that leaves a margin; the
+/// shards that are read last are left to background fetch.
+pub const ASYNC_PREFETCH_MAX: u64 = 8 << 30;
 
 /// Bytes that a node unpacks in the time in which it fetches one: Go's gunzip writes about 0.1 GB/s, a link of
 /// 200 Mbit/s brings 0.025.
@@ -31,7 +42,7 @@ pub(super) struct Candidate<'a> {
 }
 
 /// Decides for each file. `base` is the number of bytes of the base that are prefetched anyway.
-pub(super) fn decide(files: &[Candidate<'_>], prefetch: Prefetch, base: u64) -> Vec<Decision> {
+pub(super) fn decide(files: &[Candidate<'_>], prefetch: Prefetch, nodes: Nodes, base: u64) -> Vec<Decision> {
     let mut decisions: Vec<Decision> = files.iter().map(|file| fixed(file, prefetch)).collect();
     if prefetch == Prefetch::Auto {
         let mut order: Vec<usize> = (0..files.len()).filter(|index| !files[*index].unused).collect();
@@ -43,17 +54,24 @@ pub(super) fn decide(files: &[Candidate<'_>], prefetch: Prefetch, base: u64) -> 
                 .then_with(|| natural_cmp(&files[*a].file.path, &files[*b].file.path))
         });
         let mut left = PREFETCH_BYTES_MAX.saturating_sub(base);
+        let mut left_async = if nodes == Nodes::Recommended { ASYNC_PREFETCH_MAX } else { 0 };
         for index in order {
             let cost = cost(&files[index]);
-            if cost <= left {
+            let shard = files[index].shard;
+            let reason = if shard && cost > ASYNC_PREFETCH_MIN && cost <= left_async {
+                left_async -= cost;
+                "prefetched: nodes fetch it while the container starts"
+            } else if cost <= left {
                 left -= cost;
-                let reason = if files[index].shard {
+                if shard {
                     "prefetched: small enough to be there when the container starts"
                 } else {
                     "prefetched: among the first files that are read"
-                };
-                decisions[index] = Decision { prefetched: true, reason };
-            }
+                }
+            } else {
+                continue;
+            };
+            decisions[index] = Decision { prefetched: true, reason };
         }
     }
     decisions
@@ -108,7 +126,10 @@ mod tests {
             .iter()
             .map(|(file, storage, shard)| Candidate { file, storage: *storage, shard: *shard, unused: false })
             .collect();
-        decide(&candidates, prefetch, base).into_iter().map(|decision| decision.prefetched).collect()
+        decide(&candidates, prefetch, Nodes::Default, base)
+            .into_iter()
+            .map(|decision| decision.prefetched)
+            .collect()
     }
 
     #[test]
@@ -134,5 +155,20 @@ mod tests {
         let files = [(file("a", 32 << 20, Some(0)), Storage::Compressed, false)];
         assert_eq!(prefetched(&files, Prefetch::Auto, 0), [true]);
         assert_eq!(prefetched(&files, Prefetch::Auto, 1), [false]);
+    }
+
+    #[test]
+    fn large_shards_are_prefetched_where_nothing_waits_for_them() {
+        let shard = |size, place| (file("s", size, Some(place)), Storage::Stored, true);
+        let files = [shard(5 << 30, 1), shard(4 << 30, 2), shard(2 << 30, 3), shard(10 << 20, 4)];
+        let candidates: Vec<Candidate<'_>> = files
+            .iter()
+            .map(|(file, storage, shard)| Candidate { file, storage: *storage, shard: *shard, unused: false })
+            .collect();
+        let prefetched = |nodes| -> Vec<bool> {
+            decide(&candidates, Prefetch::Auto, nodes, 0).into_iter().map(|one| one.prefetched).collect()
+        };
+        assert_eq!(prefetched(Nodes::Recommended), [true, false, true, true]);
+        assert_eq!(prefetched(Nodes::Default), [false, false, false, true]);
     }
 }
