@@ -126,6 +126,8 @@ impl<B: Backing> Filesystem for WatchedTree<B> {
         let at = Instant::now();
         match self.backing.open(node.0) {
             Ok(file) => {
+                // Pages are asked for one by one. What the source reads ahead is not recorded, and makes up for it.
+                let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Sequential);
                 let path = self.backing.path(node.0);
                 self.recorder.note(at, &self.tree, path.as_deref(), EventKind::Open);
                 // The page cache is kept: its content was read once, and what is read again is known already.
