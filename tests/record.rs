@@ -24,7 +24,10 @@ fn can_mount() -> bool {
     let helper = ["/usr/bin/fusermount3", "/bin/fusermount3"].iter().any(|path| Path::new(path).exists());
     let can = usable && (helper || rustix::process::geteuid().is_root());
     if !can {
-        eprintln!("nothing was tested: this machine has no FUSE for this user");
+        #[expect(clippy::print_stderr, reason = "a test that does nothing must say so")]
+        {
+            eprintln!("nothing was tested: this machine has no FUSE for this user");
+        }
     }
     can
 }
@@ -88,18 +91,18 @@ fn two_recordings_merge_to_one_result() {
     }
     let directory = tempfile::tempdir().unwrap();
     let profiles = [0, 1].map(|_| run(directory.path(), &["sh", "-c", READER]).1);
-    let merge = |order: [usize; 3]| {
+    let fold = |order: &[usize]| {
         let mut folder = Folder::new();
         order.iter().flat_map(|index| &profiles[*index].accesses).for_each(|access| folder.access(access));
-        folder.finish().accesses
+        // No two runs take the same time.
+        let what = |access: Access| (access.kind, access.target, access.ranges);
+        let mut folded: Vec<_> = folder.finish().accesses.into_iter().map(what).collect();
+        folded.sort();
+        folded
     };
-    let merged = merge([0, 1, 1]);
-    assert_eq!(merged, merge([1, 0, 0]));
-    let merged = Profile { accesses: merged, ..Profile::default() };
-    for path in [SHARD, "config.json"] {
-        assert_eq!(ranges(&merged, path), ranges(&profiles[0], path));
-    }
-    assert_eq!(merged.accesses.len(), profiles[0].accesses.len());
+    let merged = fold(&[0, 1, 1]);
+    assert_eq!(merged, fold(&[1, 0, 0]));
+    assert_eq!(merged, fold(&[0]));
 }
 
 #[test]
