@@ -64,7 +64,9 @@ class Images:
         """{"name", "bytes", "layers", "seconds"} of the row's image; its reference is registry.ref(name)."""
         arguments = [each.format(**self.substitutes) for each in row.arguments]
         contents = [open(path, "rb").read().hex() for path in arguments if path in self.substitutes.values()]
-        wanted = json.dumps([RECIPES, row.kind, arguments, contents, self.identity])
+        # What others make of a model does not change with starcar.
+        identity = self.identity if row.kind == "pack" else None
+        wanted = json.dumps([RECIPES, row.kind, arguments, contents, identity])
         name = f"{row.kind}-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
         if name not in self.made:
             begin = time.monotonic()

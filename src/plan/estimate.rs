@@ -129,7 +129,7 @@ struct Start<'a> {
     /// Seconds since the pull began.
     now: f64,
     fetched: f64,
-    /// Bytes of all layers of the plan.
+    /// Bytes of all layers of the plan that are not prefetched.
     total: f64,
     /// Part of what is not prefetched that background fetch has brought, 0 to 1.
     background: f64,
@@ -155,7 +155,12 @@ impl<'a> Start<'a> {
             node,
             now: 0.0,
             fetched: 0.0,
-            total: plan.layers.iter().map(|layer| number(layer_bytes(layer))).sum(),
+            total: plan
+                .layers
+                .iter()
+                .flat_map(|layer| &layer.files[layer.prioritized..])
+                .map(|file| number(file.stored))
+                .sum(),
             background: 0.0,
             quiet_from: 0.0,
             local: placed

@@ -2,17 +2,13 @@
 
 use super::{Folder, Profile};
 
-/// One profile of several: a file is placed by its earliest access in any of them.
+/// One profile of several, folded: a file is placed by its earliest access in any of them.
 pub fn merge(profiles: Vec<Profile>) -> Profile {
     let mut profiles = profiles.into_iter();
     let Some(mut merged) = profiles.next() else { return Profile::default() };
-    let mut rest = profiles.peekable();
-    if rest.peek().is_none() {
-        return merged;
-    }
     let mut folder = Folder::new();
     merged.accesses.iter().for_each(|access| folder.access(access));
-    for profile in rest {
+    for profile in profiles {
         profile.accesses.iter().for_each(|access| folder.access(access));
         merged.recordings.extend(profile.recordings);
     }
