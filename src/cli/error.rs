@@ -7,6 +7,7 @@ use crate::{
     layer::LayerError,
     oci::OciError,
     pack::PackError,
+    profile::ProfileError,
 };
 
 /// Exit codes. They are part of the interface: scripts branch on them.
@@ -25,6 +26,10 @@ pub mod exit_code {
     pub const IMAGE: u8 = 5;
     /// A registry refused or failed.
     pub const REGISTRY: u8 = 6;
+    /// A profile cannot be read, written or recorded.
+    pub const PROFILE: u8 = 7;
+    /// `profile diff` found a difference, as `diff` says it. Errors have other codes.
+    pub const DIFFERENT: u8 = 1;
 }
 
 /// Why a command failed.
@@ -39,6 +44,9 @@ pub(super) enum CliError {
     /// An image could not be read or pushed.
     #[error(transparent)]
     Oci(#[from] OciError),
+    /// A profile could not be read, written or made.
+    #[error(transparent)]
+    Profile(#[from] ProfileError),
     /// Output could not be written.
     #[error("cannot write {what}")]
     Output {
@@ -63,6 +71,7 @@ impl CliError {
             Self::Usage(_) => exit_code::USAGE,
             Self::Output { .. } => exit_code::FAILURE,
             Self::Oci(error) => of_oci(error),
+            Self::Profile(_) => exit_code::PROFILE,
             Self::Pack(error) => match error {
                 PackError::Snapshot(_)
                 | PackError::Sample { .. }
@@ -90,9 +99,23 @@ impl CliError {
             Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
+            Self::Profile(error) => of_profile(error),
             Self::Usage(_) => Some("`starcar help` and `starcar help COMMAND` list all options".to_owned()),
             _ => None,
         }
+    }
+}
+
+fn of_profile(error: &ProfileError) -> Option<String> {
+    match error {
+        ProfileError::Import { hint, .. } => hint.clone(),
+        ProfileError::Pattern { .. } => {
+            Some("--snapshot SNAPSHOT puts files in the place of patterns".to_owned())
+        }
+        ProfileError::Format { .. } => Some(
+            "`starcar profile import` makes profiles of logs of strace and records of ctr-remote".to_owned(),
+        ),
+        _ => None,
     }
 }
 

@@ -6,6 +6,7 @@ mod output;
 mod pack;
 mod parse;
 mod plan;
+mod profile;
 mod progress;
 mod push;
 
@@ -30,13 +31,15 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
-5 an image on disk cannot be read or written; 6 a registry refused or failed.";
+5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, written or \
+recorded.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Pack(Box<pack::PackArguments>),
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
+    Profile(profile::ProfileArguments),
 }
 
 /// How registries are reached.
@@ -98,12 +101,13 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Pack(arguments) => pack::run(&arguments),
-        Command::Push(arguments) => push::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Pack(arguments) => pack::run(&arguments).map(|()| exit_code::OK),
+        Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
+        Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
+        Command::Profile(arguments) => profile::run(&arguments),
     };
     match result {
-        Ok(()) => ExitCode::from(exit_code::OK),
+        Ok(code) => ExitCode::from(code),
         // Whoever reads our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::from(exit_code::OK),
         Err(error) => {
