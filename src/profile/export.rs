@@ -1,6 +1,6 @@
 //! Profiles for other tools: the files in the order of their first accesses. Bytes and times are lost.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, fmt::Write as _};
 
 use super::{Profile, ProfileError, Target, Tree, summary, with_files};
 
@@ -69,7 +69,7 @@ pub fn export(profile: &Profile, options: &ExportOptions<'_>) -> Result<Exported
         match (options.format, &file.target) {
             (ExportFormat::CtrRemote, Target::Path(path)) => {
                 let path = serde_json::Value::String(below(path));
-                text.push_str(&format!("{{\"path\":{path}}}\n"));
+                let _ = writeln!(text, "{{\"path\":{path}}}");
             }
             (ExportFormat::CtrRemote, Target::Glob(glob)) => {
                 return Err(ProfileError::Pattern { glob: glob.clone(), format: "a record of ctr-remote" });
@@ -78,7 +78,7 @@ pub fn export(profile: &Profile, options: &ExportOptions<'_>) -> Result<Exported
                 if path.contains(['\n', '\r']) {
                     broken += 1;
                 } else {
-                    text.push_str(&format!("/{}\n", quoted(&below(path))));
+                    let _ = writeln!(text, "/{}", quoted(&below(path)));
                 }
             }
             (ExportFormat::PrefetchList, Target::Glob(glob)) => {
@@ -87,7 +87,7 @@ pub fn export(profile: &Profile, options: &ExportOptions<'_>) -> Result<Exported
                     return Err(ProfileError::Pattern { glob: glob.clone(), format: "a prefetch list" });
                 }
                 let directory = below("");
-                text.push_str(&format!("/{}{glob}\n", quoted(&directory)));
+                let _ = writeln!(text, "/{}{glob}", quoted(&directory));
             }
         }
     }

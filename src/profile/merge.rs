@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn what_is_too_large_is_refused() {
         let many = |name: &str| Profile {
-            accesses: (0..ACCESSES_MAX / 2 + 1)
+            accesses: (0..=ACCESSES_MAX / 2)
                 .map(|file| Access {
                     at: Seconds::ZERO,
                     until: None,

@@ -24,18 +24,18 @@ const BAR_MIN: f64 = 2.0;
 /// A time without accesses that is pointed out: this part of the whole.
 const PAUSE: f64 = 0.08;
 /// Letters of a name.
-const NAME_MAX: usize = 46;
+const NAME_MAX: usize = 40;
 /// Colours of trees: the model and then caches, by name.
 const TREES: usize = 4;
 
 const STYLE: &str = "\
 svg{font:12px system-ui,'DejaVu Sans',sans-serif;background:#fff}\
 text{fill:#1f2328}.dim{fill:#59636e}.title{font-size:16px;font-weight:600}.end{text-anchor:end}.mid{text-anchor:middle}\
-.row{fill:#f6f8fa}.grid{stroke:#d1d9e0}.track{fill:#e4e9ee}.pause{fill:#fff3cd}\
+.row{fill:#f6f8fa}.grid{stroke:#d1d9e0}.track{fill:#d8dee4;opacity:.6}.pause{fill:#fbf1d3;opacity:.7}\
 .t0{fill:#0969da}.t1{fill:#bc4c00}.t2{fill:#8250df}.t3{fill:#1a7f37}.open{stroke:#1f2328;stroke-width:1.5}\
 .no{stroke:#cf222e;stroke-width:1.5}\
 @media (prefers-color-scheme:dark){svg{background:#0d1117}text{fill:#e6edf3}.dim{fill:#9198a1}.row{fill:#151b23}\
-.grid{stroke:#3d444d}.track{fill:#262c36}.pause{fill:#3b2e0a}.t0{fill:#4493f8}.t1{fill:#f0883e}.t2{fill:#ab7df8}\
+.grid{stroke:#3d444d}.track{fill:#30363d}.pause{fill:#33290f}.t0{fill:#4493f8}.t1{fill:#f0883e}.t2{fill:#ab7df8}\
 .t3{fill:#3fb950}.open{stroke:#e6edf3}.no{stroke:#f85149}}";
 
 /// A page with the picture of a profile. `title` says what it is.
@@ -187,7 +187,8 @@ impl<'a> Picture<'a> {
         for access in &self.profile.accesses {
             let pause = access.at.since(position).get();
             if pause > self.span * PAUSE {
-                let (from, to) = (self.x(position), self.x(access.at));
+                // A gap at both ends keeps two pauses apart that only a moment parts.
+                let (from, to) = (self.x(position) + 1.5, self.x(access.at) - 1.5);
                 let _ = writeln!(
                     body,
                     "<rect class=\"pause\" x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>",
@@ -397,16 +398,16 @@ fn shortened(text: &str, most: usize) -> String {
     format!("{head}…{tail}")
 }
 
-/// A size for people.
+/// A size for people, rounded down.
 fn size(bytes: u64) -> String {
-    let mut value = part(bytes, 1);
-    for unit in ["B", "KiB", "MiB", "GiB"] {
-        if value < 1024.0 {
-            return if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") };
-        }
-        value /= 1024.0;
-    }
-    format!("{value:.1} TiB")
+    let Some((shift, unit)) = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")]
+        .into_iter()
+        .find(|(shift, _)| bytes >> shift > 0)
+    else {
+        return format!("{bytes} B");
+    };
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    format!("{}.{} {unit}", tenths / 10, tenths % 10)
 }
 
 /// A text that is a text in XML and HTML, whatever is in it.

@@ -40,7 +40,7 @@ pub(super) struct ImportArguments {
     /// Its version
     #[arg(long, value_name = "VERSION", requires = "engine", help_heading = "Recording")]
     engine_version: Option<String>,
-    /// How it loaded the weights, such as runai_streamer
+    /// How it loaded the weights, such as `runai_streamer`
     #[arg(long, value_name = "NAME", help_heading = "Recording")]
     loader: Option<String>,
     /// The model's repository, such as Qwen/Qwen3-8B

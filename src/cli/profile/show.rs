@@ -139,7 +139,7 @@ fn table_text(profile: &Profile, summary: &Summary) -> String {
 
 fn percent(file: &FileSummary) -> String {
     match (file.bytes, file.size) {
-        (_, Some(0)) | (None, _) | (_, None) => "-".to_owned(),
+        (_, Some(0) | None) | (None, _) => "-".to_owned(),
         (Some(bytes), Some(size)) => format!("{} %", u128::from(bytes) * 100 / u128::from(size)),
     }
 }

@@ -101,7 +101,9 @@ impl Descriptors {
             // The child may have been seen before its parent's call returned.
             let own = self.tables.remove(&child).unwrap_or_default();
             self.held -= own.len();
-            own.into_iter().for_each(|(number, open)| self.insert(table, number, open));
+            for (number, open) in own {
+                self.insert(table, number, open);
+            }
             if table != child && self.shared.len() < DESCRIPTORS_MAX {
                 self.shared.insert(child, table);
             }

@@ -126,10 +126,11 @@ fn a_compressed_log_that_was_cut_off_gives_what_it_has() {
     use std::io::Write as _;
     let mut log = String::new();
     for n in 0..20_000 {
-        log.push_str(&format!(
-            "7 {n}.0 openat(AT_FDCWD</>, \"/models/{}\", O_RDONLY) = 3\n",
-            n * 7919 % 10_007
-        ));
+        let name = n * 7919 % 10_007;
+        let _ = std::fmt::Write::write_fmt(
+            &mut log,
+            format_args!("7 {n}.0 openat(AT_FDCWD</>, \"/models/{name}\", O_RDONLY) = 3\n"),
+        );
     }
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(log.as_bytes()).unwrap();
