@@ -10,8 +10,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(profile, again);
     svg("fuzz", &profile, &summary(&profile, &|_| None));
     let mut merge = Merge::new();
-    if merge.add("fuzz", profile).is_ok() {
-        let merged = merge.finish();
+    if merge.add("fuzz", profile).is_ok()
+        && let Ok(merged) = merge.finish()
+    {
         assert_eq!(Profile::parse("fuzz", merged.to_json().as_bytes()).expect("what is merged is read"), merged);
     }
 });

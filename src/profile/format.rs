@@ -21,7 +21,7 @@ pub const ACCESSES_MAX: usize = 500_000;
 /// themselves.
 pub(super) const ACCESSES_TEXT_MAX: usize = BYTES_MAX - (6 << 20);
 /// Number of byte ranges of all accesses together.
-const RANGES_MAX: usize = 1_000_000;
+pub(super) const RANGES_MAX: usize = 1_000_000;
 /// Number of accesses with a pattern: each is matched with every file.
 const GLOBS_MAX: usize = 1000;
 /// Length in bytes of one access.

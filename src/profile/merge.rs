@@ -8,10 +8,14 @@ use std::{
 };
 
 use super::{
-    ACCESSES_MAX, Access, AccessKind, ByteRange, Profile, ProfileError, Recording, Seconds, Target, Tree,
-    Unknown, access::sort_accesses, format::ACCESSES_TEXT_MAX, format::RECORDINGS_MAX,
+    ACCESSES_MAX, Access, AccessKind, BYTES_MAX, ByteRange, Profile, ProfileError, Recording, Seconds,
+    Target, Tree, Unknown,
+    access::sort_accesses,
+    format::{RANGES_MAX, RECORDINGS_MAX},
 };
 
+/// Single accesses and stretches that are held; many stretches may become one access in the end.
+const MARKS_MAX: usize = ACCESSES_MAX + RANGES_MAX;
 /// Ranges of one access, so that its line stays within what is read.
 const RANGES_OF_ACCESS: usize = 10_000;
 
@@ -79,8 +83,10 @@ impl Merge {
         }
         for access in profile.accesses {
             self.access(access);
-            if self.marks > ACCESSES_MAX || self.text > ACCESSES_TEXT_MAX {
-                return Err(too_large(format!("there are more than {ACCESSES_MAX} accesses")));
+            if self.marks > MARKS_MAX || self.text > BYTES_MAX {
+                return Err(too_large(format!(
+                    "there are more than {MARKS_MAX} stretches, or {BYTES_MAX} bytes of names"
+                )));
             }
         }
         Ok(())
@@ -93,6 +99,7 @@ impl Merge {
             notes: Rc::new((access.comment, access.unknown)),
         };
         let length = access.target.text().len() + access.tree.to_string().len();
+        let targets = self.targets.len();
         let earliest = self.targets.entry((access.tree, access.target)).or_default();
         let before = earliest.marks();
         match access.kind {
@@ -101,13 +108,15 @@ impl Merge {
             AccessKind::Read if access.ranges.is_empty() => earlier(&mut earliest.whole, mark),
             AccessKind::Read => access.ranges.iter().for_each(|range| earliest.read(*range, &mark)),
         }
-        let added = earliest.marks().saturating_sub(before);
-        self.marks += added;
-        self.text += added * (length + 100);
+        self.marks = (self.marks + earliest.marks()).saturating_sub(before);
+        self.text += if self.targets.len() > targets { length } else { 0 };
     }
 
     /// The merged profile.
-    pub fn finish(self) -> Profile {
+    ///
+    /// # Errors
+    /// [`ProfileError::TooLarge`]: it is more than a profile may hold.
+    pub fn finish(self) -> Result<Profile, ProfileError> {
         let mut accesses = Vec::new();
         for ((tree, target), earliest) in self.targets {
             let access = |mark: &Mark, kind, ranges: &[ByteRange]| Access {
@@ -131,14 +140,21 @@ impl Merge {
                 accesses.extend(ranges.chunks(RANGES_OF_ACCESS).map(|r| access(&mark, AccessKind::Read, r)));
             }
         }
+        let ranges: usize = accesses.iter().map(|access| access.ranges.len()).sum();
+        if accesses.len() > ACCESSES_MAX || ranges > RANGES_MAX {
+            return Err(ProfileError::TooLarge {
+                name: "the merged profile".to_owned(),
+                reason: format!("it would have more than {ACCESSES_MAX} accesses or {RANGES_MAX} ranges"),
+            });
+        }
         sort_accesses(&mut accesses);
-        Profile {
+        Ok(Profile {
             comment: self.comment,
             evidence: self.evidence.into_iter().collect(),
             recordings: self.recordings.into_values().collect(),
             accesses,
             unknown: self.unknown,
-        }
+        })
     }
 }
 
@@ -208,7 +224,7 @@ mod tests {
         for profile in profiles {
             merge.add("p", (*profile).clone()).unwrap();
         }
-        merge.finish()
+        merge.finish().unwrap()
     }
 
     fn access() -> impl Strategy<Value = Access> {
@@ -367,6 +383,9 @@ mod tests {
         let mut merge = Merge::new();
         merge.add("a", many("a")).unwrap();
         merge.add("a", many("a")).unwrap();
-        assert!(matches!(merge.add("b", many("b")), Err(ProfileError::TooLarge { .. })));
+        merge.add("b", many("b")).unwrap();
+        assert!(matches!(merge.finish(), Err(ProfileError::TooLarge { .. })));
+        let mut merge = Merge::new();
+        assert!((0..9).any(|n| merge.add("p", many(&n.to_string())).is_err()));
     }
 }

@@ -30,5 +30,5 @@ pub(super) fn run(arguments: &MergeArguments) -> Result<(), CliError> {
     for argument in &arguments.profiles {
         merge.add(argument, files::load(argument)?)?;
     }
-    files::save(&merge.finish(), arguments.output.as_deref())
+    files::save(&merge.finish()?, arguments.output.as_deref())
 }
