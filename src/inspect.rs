@@ -99,6 +99,8 @@ pub struct InspectedEntry {
     pub offset: Option<u64>,
     /// Number of chunks.
     pub chunks: usize,
+    /// Length of each chunk in bytes.
+    pub chunk_sizes: Vec<u64>,
     /// Whether it lies before a prefetch landmark.
     pub prefetched: bool,
 }
@@ -167,6 +169,7 @@ fn lazy_layer(reader: &EstargzReader) -> LazyLayer {
         if entry.entry_type == "chunk" {
             if let Some(file) = entries.last_mut() {
                 file.chunks += 1;
+                file.chunk_sizes.push(chunk_length(entry, file.size));
             }
             continue;
         }
@@ -177,6 +180,7 @@ fn lazy_layer(reader: &EstargzReader) -> LazyLayer {
             size: entry.size,
             offset,
             chunks: usize::from(offset.is_some()),
+            chunk_sizes: offset.map(|_| chunk_length(entry, entry.size)).into_iter().collect(),
             prefetched: offset.zip(prefetched_before).is_some_and(|(offset, end)| offset < end),
         });
     }
@@ -187,4 +191,9 @@ fn lazy_layer(reader: &EstargzReader) -> LazyLayer {
         chunks: toc.iter().filter(|entry| has_chunk(entry)).count(),
         entries,
     }
+}
+
+/// Length in bytes of the chunk that a TOC entry describes, of a file of `size` bytes: the last chunk states none.
+fn chunk_length(entry: &TocEntry, size: u64) -> u64 {
+    if entry.chunk_size == 0 { size.saturating_sub(entry.chunk_offset) } else { entry.chunk_size }
 }

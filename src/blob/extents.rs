@@ -247,7 +247,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
         #[test]
-        fn any_offset_continues_the_whole(offset in 0_u64..200_100) {
+        fn any_offset_continues_the_whole(offset in 0_u64..=200_036) {
             let (_file, blob) = example();
             let whole = read_from(&blob, 0).unwrap();
             prop_assert_eq!(&read_from(&blob, offset).unwrap()[..], &whole[usize::try_from(offset).unwrap()..]);

@@ -7,7 +7,7 @@ use crate::{
     layer::LayerError,
     oci::OciError,
     pack::PackError,
-    profile::ProfileError,
+    profile::{ProfileError, record::RecordError},
 };
 
 /// Exit codes. They are part of the interface: scripts branch on them.
@@ -30,6 +30,10 @@ pub mod exit_code {
     pub const PROFILE: u8 = 7;
     /// `profile diff` found a difference, as `diff` says it. Errors have other codes.
     pub const DIFFERENT: u8 = 1;
+    /// `starcar record` cannot run its command, as shells say it.
+    pub const NOT_RUNNABLE: u8 = 126;
+    /// `starcar record` cannot find its command, as shells say it.
+    pub const NOT_FOUND: u8 = 127;
 }
 
 /// Why a command failed.
@@ -47,6 +51,9 @@ pub(super) enum CliError {
     /// A profile could not be read, written or made.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// A start could not be recorded.
+    #[error(transparent)]
+    Record(#[from] RecordError),
     /// Output could not be written.
     #[error("cannot write {what}")]
     Output {
@@ -68,10 +75,14 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => exit_code::USAGE,
+            Self::Usage(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
             Self::Output { .. } => exit_code::FAILURE,
             Self::Oci(error) => of_oci(error),
-            Self::Profile(_) => exit_code::PROFILE,
+            Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
+                exit_code::NOT_FOUND
+            }
+            Self::Record(RecordError::Spawn { .. }) => exit_code::NOT_RUNNABLE,
+            Self::Profile(_) | Self::Record(_) => exit_code::PROFILE,
             Self::Pack(error) => match error {
                 PackError::Snapshot(_)
                 | PackError::Sample { .. }
@@ -100,6 +111,7 @@ impl CliError {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
             Self::Profile(error) => of_profile(error),
+            Self::Record(error) => of_record(error).map(str::to_owned),
             Self::Usage(_) => Some("`starcar help` and `starcar help COMMAND` list all options".to_owned()),
             _ => None,
         }
@@ -115,6 +127,25 @@ fn of_profile(error: &ProfileError) -> Option<String> {
         ProfileError::Format { .. } => Some(
             "`starcar profile import` makes profiles of logs of strace and records of ctr-remote".to_owned(),
         ),
+        _ => None,
+    }
+}
+
+fn of_record(error: &RecordError) -> Option<&'static str> {
+    match error {
+        RecordError::NoDevice(cause) if cause.kind() == io::ErrorKind::NotFound => Some(
+            "`modprobe fuse` loads the driver; a container needs `--device /dev/fuse --cap-add SYS_ADMIN`",
+        ),
+        RecordError::NoDevice(_) => Some("this user needs leave to read and write /dev/fuse"),
+        RecordError::NoFusermount => Some("install the package fuse3"),
+        RecordError::Mount { .. } | RecordError::Place { .. } => {
+            Some("--mount DIR, and --cache DIR:/MOUNT, take any empty directory of one's own")
+        }
+        RecordError::StillMounted(_) => {
+            Some("`fusermount3 -u -z DIR`, or as root `umount -l DIR`, takes it away")
+        }
+        RecordError::NotReady(_) => Some("the profile has what was read until then; --timeout takes more"),
+        RecordError::Overlap(..) => Some("--cache DIR:/MOUNT mounts a cache elsewhere"),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::{
     CliError, RegistryArguments,
-    output::{self, size, table},
+    output::{self, count, size, table},
 };
 use crate::{
     inspect::{InspectedLayer, Inspection, LazyLayer, inspect},
@@ -52,7 +52,7 @@ fn text(image: &Inspection) -> String {
         vec!["image".to_owned(), image.name.clone()],
         vec!["digest".to_owned(), image.digest.to_string()],
         vec!["platform".to_owned(), image.platform.clone()],
-        vec!["size".to_owned(), format!("{} in {} layers", size(image.size), image.layers.len())],
+        vec!["size".to_owned(), format!("{} in {}", size(image.size), count(image.layers.len(), "layer"))],
         vec!["user".to_owned(), image.user.clone().unwrap_or_else(|| "none".to_owned())],
         vec!["entrypoint".to_owned(), or_none(&image.entrypoint)],
         vec!["command".to_owned(), or_none(&image.cmd)],
@@ -82,7 +82,7 @@ fn lazy_text(layer: &LazyLayer) -> String {
         Some(landmark) if landmark.prefetch => format!("prefetches {}", size(landmark.offset)),
         Some(_) => "prefetches nothing".to_owned(),
     };
-    let head = format!("  lazily pullable, {landmark}, {} chunks\n", layer.chunks);
+    let head = format!("  lazily pullable, {landmark}, {}\n", count(layer.chunks, "chunk"));
     let rows: Vec<Vec<String>> = layer
         .entries
         .iter()

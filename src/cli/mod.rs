@@ -1,14 +1,17 @@
 //! The command line: arguments, printing, exit codes. Must not know formats or HTTP.
 
 mod error;
+mod image_arguments;
 mod inspect;
 mod output;
 mod pack;
 mod parse;
 mod plan;
+mod plan_text;
 mod profile;
 mod progress;
 mod push;
+mod record;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -31,15 +34,19 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
-5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, written or \
-recorded.";
+5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, \
+written or recorded. `starcar record` passes on its command's.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Pack(Box<pack::PackArguments>),
+    Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
     Profile(profile::ProfileArguments),
+    Record(Box<record::RecordArguments>),
+    #[command(hide = true)]
+    RecordWatchdog(record::WatchdogArguments),
 }
 
 /// How registries are reached.
@@ -102,8 +109,14 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match cli.command {
         Command::Pack(arguments) => pack::run(&arguments).map(|()| exit_code::OK),
+        Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
+        Command::Record(arguments) => record::run(&arguments),
+        Command::RecordWatchdog(arguments) => {
+            record::run_watchdog(&arguments);
+            Ok(exit_code::OK)
+        }
         Command::Profile(arguments) => profile::run(&arguments),
     };
     match result {

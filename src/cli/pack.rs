@@ -8,38 +8,22 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    CliError, ProgressArguments, RegistryArguments, output, parse, plan::plan_text, progress::Progress,
+    CliError, ProgressArguments, image_arguments::ImageArguments, output, plan_text::plan_text,
+    progress::Progress,
 };
 use crate::{
-    base::{BASE_DEFAULT, BaseChoice},
-    oci::{DEFAULT_TAG, Platform, Selector, Target},
-    pack::{Destination, FormatChoice, ModelDirectory, PackOptions, Packed, prepare},
-    plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Prefetch},
+    oci::{DEFAULT_TAG, Selector, Target},
+    pack::{Destination, Packed, Prepared, prepare},
     registry::Reference,
-    snapshot::SnapshotOptions,
 };
-
-/// Times that RFC 3339 can say: the years 0 to 9999.
-const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
 
 /// Pack a model snapshot into an image, and write or push it
 ///
 /// The manifest's digest is the last line on standard output; with --format json the JSON document has it.
 #[derive(Debug, Args)]
 pub(super) struct PackArguments {
-    /// A hub cache's repository directory, a snapshot in it, a download made with --local-dir, any other
-    /// directory, or a repository (org/name) in the hub cache
-    snapshot: String,
-
-    /// Branch, tag or commit to take from a hub cache [default: main]
-    #[arg(long, value_name = "REVISION")]
-    revision: Option<String>,
-    /// Pack only files that match this glob (repeatable)
-    #[arg(long, value_name = "GLOB", help_heading = "Files")]
-    include: Vec<String>,
-    /// Leave out files that match this glob (repeatable)
-    #[arg(long, value_name = "GLOB", help_heading = "Files")]
-    exclude: Vec<String>,
+    #[command(flatten)]
+    image: ImageArguments,
 
     /// Write the image: oci:DIR[:tag] or oci-archive:FILE[:tag] (repeatable)
     #[arg(short, long, value_name = "TARGET", help_heading = "Destination")]
@@ -57,76 +41,11 @@ pub(super) struct PackArguments {
     #[arg(long, value_name = "FILE", help_heading = "Destination")]
     metadata_file: Option<PathBuf>,
 
-    /// What lies below the model: an image, oci:DIR[:tag], the path of a static busybox, or `scratch`
-    #[arg(long, value_name = "BASE", default_value = BASE_DEFAULT, help_heading = "Image")]
-    base: BaseChoice,
-    /// Platform of the image
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", help_heading = "Image")]
-    platform: Platform,
-    /// Where the model lies in the image
-    #[arg(long, value_name = "PATH", default_value = "/models", help_heading = "Image")]
-    model_dir: ModelDirectory,
-    /// Format of the layers: `estargz` can be pulled lazily, `tar` is for consumers that cannot read it
-    #[arg(long, value_enum, default_value_t = LayerFormatArgument::Estargz, help_heading = "Image")]
-    layer_format: LayerFormatArgument,
-    /// Which files are compressed: `auto` stores weights and samples the rest
-    #[arg(long, value_enum, default_value_t = CompressionArgument::Auto, help_heading = "Image")]
-    compression: CompressionArgument,
-    /// Which files a node fetches before the container runs: `small` is all but weights
-    #[arg(long, value_enum, default_value_t = PrefetchArgument::Small, help_heading = "Image")]
-    prefetch: PrefetchArgument,
-    /// Bytes of a file that a node fetches at a time
-    #[arg(long, value_name = "SIZE", default_value_t = CHUNK_SIZE_DEFAULT, value_parser = parse::bytes, help_heading = "Image")]
-    estargz_chunk_size: u64,
-    /// Deflate level of compressed files, 0 to 9
-    #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=9), help_heading = "Image")]
-    estargz_compression_level: u32,
-    /// Largest number of layers, the base's included; weight shards share layers to keep it
-    #[arg(long, value_name = "N", default_value_t = MAX_LAYERS_DEFAULT, value_parser = parse::positive, help_heading = "Image")]
-    max_layers: usize,
-
-    /// Time that the image and the model's files bear, seconds since 1970
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        env = "SOURCE_DATE_EPOCH",
-        hide_env_values = true,
-        default_value_t = 0, value_parser = clap::value_parser!(i64).range(TIMESTAMPS),
-        allow_negative_numbers = true,
-        help_heading = "Image"
-    )]
-    timestamp: i64,
-
-    /// Threads to use [default: all processors]
-    #[arg(long, value_name = "N", value_parser = parse::positive)]
-    threads: Option<usize>,
     /// How the result is printed: `text` is the digest alone, `json` is what --metadata-file holds
     #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
     format: FormatArgument,
     #[command(flatten)]
     progress: ProgressArguments,
-    #[command(flatten, next_help_heading = "Registry")]
-    registry: RegistryArguments,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LayerFormatArgument {
-    Estargz,
-    Tar,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum CompressionArgument {
-    Auto,
-    Store,
-    Gzip,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum PrefetchArgument {
-    Small,
-    All,
-    None,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -139,12 +58,9 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
     let reference = arguments.tag.as_deref().map(reference).transpose()?;
     check_destinations(arguments, reference.as_ref())?;
     let progress = Progress::new(&arguments.progress);
-    let prepared = prepare(options(arguments), || arguments.registry.open())?;
+    let prepared = prepare(arguments.image.options()?, || arguments.image.registry.open())?;
     if !arguments.progress.quiet {
-        for left_out in &prepared.snapshot.left_out {
-            progress.line(&format!("left out {left_out}"));
-        }
-        prepared.warnings.iter().for_each(|warning| output::warning(warning));
+        say(&prepared, |line| progress.line(line));
     }
     if arguments.dry_run {
         return output::data(&plan_text(&prepared));
@@ -170,11 +86,19 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
         }
     }
     if let Some(reference) = reference.filter(|_| arguments.push) {
-        destinations.push(Destination::Registry { registry: arguments.registry.open()?, reference });
+        destinations.push(Destination::Registry { registry: arguments.image.registry.open()?, reference });
     }
     let packed = prepared.write(&destinations, &progress)?;
     progress.finish();
     report(arguments, &packed)
+}
+
+/// Says what is left out, and what the user should know.
+pub(super) fn say(prepared: &Prepared, line: impl Fn(&str)) {
+    for left_out in &prepared.snapshot.left_out {
+        line(&format!("left out {left_out}"));
+    }
+    prepared.warnings.iter().for_each(|warning| output::warning(warning));
 }
 
 fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
@@ -198,43 +122,6 @@ fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
     match arguments.format {
         FormatArgument::Text => output::data(&packed.digest.to_string()),
         FormatArgument::Json => output::data(&as_json()?),
-    }
-}
-
-fn options(arguments: &PackArguments) -> PackOptions {
-    PackOptions {
-        snapshot: arguments.snapshot.clone(),
-        files: SnapshotOptions {
-            revision: arguments.revision.clone(),
-            include: arguments.include.clone(),
-            exclude: arguments.exclude.clone(),
-        },
-        base: arguments.base.clone(),
-        platform: arguments.platform.clone(),
-        model_directory: arguments.model_dir.clone(),
-        format: match arguments.layer_format {
-            LayerFormatArgument::Estargz => {
-                FormatChoice::Estargz { level: arguments.estargz_compression_level }
-            }
-            LayerFormatArgument::Tar => FormatChoice::Tar,
-        },
-        compression: match arguments.compression {
-            CompressionArgument::Auto => Compression::Auto,
-            CompressionArgument::Store => Compression::Store,
-            CompressionArgument::Gzip => Compression::Gzip,
-        },
-        prefetch: match arguments.prefetch {
-            PrefetchArgument::Small => Prefetch::Small,
-            PrefetchArgument::All => Prefetch::All,
-            PrefetchArgument::None => Prefetch::None,
-        },
-        chunk_size: arguments.estargz_chunk_size,
-        max_layers: arguments.max_layers,
-        threads: arguments
-            .threads
-            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
-        modified: arguments.timestamp,
-        temporary: std::env::temp_dir(),
     }
 }
 

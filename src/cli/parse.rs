@@ -15,6 +15,45 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
 }
 
+/// Bytes per second: `1Gbit`, `200Mbit/s`, `125MB/s`. Units are powers of 1000, as network gear counts.
+pub(super) fn bandwidth(text: &str) -> Result<f64, String> {
+    let (number, unit) = number_and_unit(text.strip_suffix("/s").unwrap_or(text));
+    let bytes = match unit.to_ascii_lowercase().as_str() {
+        "kbit" => 1e3 / 8.0,
+        "mbit" => 1e6 / 8.0,
+        "gbit" => 1e9 / 8.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        _ => return Err("expected a bandwidth, as in 1Gbit, 200Mbit or 125MB/s".to_owned()),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number * bytes),
+        _ => Err("expected a positive number, as in 200Mbit".to_owned()),
+    }
+}
+
+/// Seconds: `20ms`, `0.5s`.
+pub(super) fn duration(text: &str) -> Result<f64, String> {
+    let (number, unit) = number_and_unit(text);
+    let seconds = match unit {
+        "us" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        _ => return Err("expected a time, as in 20ms or 0.5s".to_owned()),
+    };
+    match number.parse::<f64>() {
+        Ok(number) if number >= 0.0 && number * seconds < 1e9 => Ok(number * seconds),
+        _ => Err("expected a time, as in 20ms or 0.5s".to_owned()),
+    }
+}
+
+fn number_and_unit(text: &str) -> (&str, &str) {
+    let number = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    (number, &text[number.len()..])
+}
+
 /// A whole number of at least one.
 pub(super) fn positive(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -27,6 +66,21 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links() {
+        assert_eq!(bandwidth("1Gbit"), Ok(125e6));
+        assert_eq!(bandwidth("200mbit/s"), Ok(25e6));
+        assert_eq!(bandwidth("125MB/s"), Ok(125e6));
+        assert_eq!(duration("20ms"), Ok(0.02));
+        assert_eq!(duration("0s"), Ok(0.0));
+        for text in ["", "1", "Gbit", "-1Gbit", "0Mbit", "1 Gbit", "infGbit", "NaNGbit", "1e400Gbit"] {
+            assert!(bandwidth(text).is_err(), "{text}");
+        }
+        for text in ["", "20", "-1ms", "ms", "infs", "1e300s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -1,46 +1,166 @@
-//! A plan in words: each layer and file, and why it is where it is.
+//! `starcar plan`
 
-use std::fmt::Write as _;
+use clap::{Args, ValueEnum};
+use serde::Serialize;
 
-use super::output::{size, table};
-use crate::{layer::Storage, pack::Prepared, plan::LayerKind};
+use super::{CliError, image_arguments::ImageArguments, output, pack::say, parse, plan_text::plan_text};
+use crate::{
+    layer::Storage,
+    pack::{Prepared, prepare},
+    plan::{Estimate, Link, Node, PlanFile, estimate_eager, estimate_lazy, plan},
+};
 
-/// What `starcar pack --dry-run` prints.
-pub(super) fn plan_text(prepared: &Prepared) -> String {
-    let mut text = String::new();
-    if prepared.base_layers > 0 {
-        let _ = writeln!(text, "base: {} layers", prepared.base_layers);
+/// Show how a snapshot would be laid out: each layer and file, and why it is where it is
+///
+/// Built-in profiles: generic, vllm-default, vllm-runai-streamer, sglang, transformers.
+#[derive(Debug, Args)]
+pub(super) struct PlanArguments {
+    #[command(flatten)]
+    image: ImageArguments,
+    /// Estimate a start over a link of this bandwidth, such as 1Gbit or 200Mbit
+    #[arg(long, value_name = "BANDWIDTH", value_parser = parse::bandwidth, help_heading = "Estimate")]
+    bandwidth: Option<f64>,
+    /// Round-trip time of the link [default: 1ms]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration, requires = "bandwidth", help_heading = "Estimate")]
+    rtt: Option<f64>,
+    /// How the plan is printed
+    #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
+    format: FormatArgument,
+    /// Say nothing but errors; print the plan alone
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArgument {
+    Text,
+    Json,
+}
+
+/// Round-trip time in seconds when none is given.
+const ROUND_TRIP_DEFAULT: f64 = 0.001;
+
+pub(super) fn run(arguments: &PlanArguments) -> Result<(), CliError> {
+    let prepared = prepare(arguments.image.options()?, || arguments.image.registry.open())?;
+    if !arguments.quiet {
+        say(&prepared, output::words);
     }
-    for (index, layer) in prepared.plan.layers.iter().enumerate() {
-        let total: u64 = layer.files.iter().map(|file| prepared.files[file.index].size).sum();
-        let kind = match layer.kind {
-            LayerKind::Base => "base",
-            LayerKind::Small => "small files",
-            LayerKind::Weights => "weights",
-        };
-        let number = prepared.base_layers + index + 1;
-        let _ = writeln!(text, "layer {number}: {kind}, {} files, {}", layer.files.len(), size(total));
-        let rows: Vec<Vec<String>> = layer
+    let link = arguments
+        .bandwidth
+        .map(|bandwidth| Link { bandwidth, round_trip: arguments.rtt.unwrap_or(ROUND_TRIP_DEFAULT) });
+    let estimates = link.map(|link| estimates(&prepared, link)).transpose()?.unwrap_or_default();
+    match arguments.format {
+        FormatArgument::Text => output::data(&(plan_text(&prepared) + &estimates_text(&estimates))),
+        FormatArgument::Json => output::data(&json(&prepared, &estimates)?),
+    }
+}
+
+/// A way to start, and how long it takes.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct EstimateRow {
+    what: &'static str,
+    /// Seconds until the container runs.
+    running: f64,
+    /// Seconds until the last read of the profile is answered.
+    last_read: f64,
+    /// Bytes fetched by then.
+    fetched: u64,
+}
+
+fn estimates(prepared: &Prepared, link: Link) -> Result<Vec<EstimateRow>, CliError> {
+    let files = &prepared.files;
+    let base = prepared.plan_options.base_prefetched;
+    // The same start, of an image that nobody laid out for it.
+    let without: Vec<PlanFile> = files.iter().map(|file| PlanFile { usage: None, ..file.clone() }).collect();
+    let natural = plan(&without, &prepared.plan_options).map_err(crate::pack::PackError::from)?;
+    let (node, tuned) = (Node::default(), Node::recommended());
+    let row = |what, estimate: Estimate| EstimateRow {
+        what,
+        running: rounded(estimate.running),
+        last_read: rounded(estimate.last_read),
+        // Never negative, and far below 2^64.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        fetched: estimate.fetched.round() as u64,
+    };
+    Ok(vec![
+        row("this plan", estimate_lazy(&prepared.plan, files, base, link, node)),
+        row("this plan, recommended node", estimate_lazy(&prepared.plan, files, base, link, tuned)),
+        row("natural order", estimate_lazy(&natural, files, base, link, node)),
+        row("eager pull", estimate_eager(&prepared.plan, files, base, link, node)),
+    ])
+}
+
+/// To the millisecond: more would claim more than a model can.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e3).round() / 1e3
+}
+
+fn estimates_text(rows: &[EstimateRow]) -> String {
+    if rows.is_empty() {
+        return String::new();
+    }
+    let heading = ["estimate", "container runs", "last read", "fetched by then"];
+    let table: Vec<Vec<String>> = std::iter::once(heading.map(str::to_owned).to_vec())
+        .chain(rows.iter().map(|row| {
+            vec![
+                row.what.to_owned(),
+                format!("{:.1} s", row.running),
+                format!("{:.1} s", row.last_read),
+                output::size(row.fetched),
+            ]
+        }))
+        .collect();
+    format!("\n{}", output::table(&table))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PlanDocument<'a> {
+    base_layers: usize,
+    layers: Vec<LayerDocument<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    estimates: &'a [EstimateRow],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LayerDocument<'a> {
+    kind: &'static str,
+    /// Number of files before the prefetch landmark.
+    prioritized: usize,
+    files: Vec<FileDocument<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FileDocument<'a> {
+    path: &'a str,
+    size: u64,
+    compressed: bool,
+    /// Lengths in bytes.
+    chunks: &'a [u64],
+    reason: &'a str,
+}
+
+fn json(prepared: &Prepared, estimates: &[EstimateRow]) -> Result<String, CliError> {
+    let layers = prepared.plan.layers.iter().map(|layer| LayerDocument {
+        kind: layer.kind.name(),
+        prioritized: layer.prioritized,
+        files: layer
             .files
             .iter()
-            .map(|planned| {
-                let file = &prepared.files[planned.index];
-                let storage = match planned.storage {
-                    Storage::Stored => "stored",
-                    Storage::Compressed => "compressed",
-                };
-                vec![
-                    format!("  {}", file.path),
-                    size(file.size),
-                    storage.to_owned(),
-                    format!("{} chunks", planned.chunks.len()),
-                    planned.reason.clone(),
-                ]
+            .map(|file| FileDocument {
+                path: &prepared.files[file.index].path,
+                size: prepared.files[file.index].size,
+                compressed: file.storage == Storage::Compressed,
+                chunks: &file.chunks,
+                reason: &file.reason,
             })
-            .collect();
-        text.push_str(&table(&rows));
-    }
-    let total: u64 = prepared.files.iter().map(|file| file.size).sum();
-    let _ = writeln!(text, "{} files, {}", prepared.files.len(), size(total));
-    text
+            .collect(),
+    });
+    let document =
+        PlanDocument { base_layers: prepared.plan_options.base_layers, layers: layers.collect(), estimates };
+    serde_json::to_string_pretty(&document)
+        .map_err(|error| CliError::Output { what: "the plan".to_owned(), cause: error.into() })
 }

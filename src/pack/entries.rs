@@ -17,8 +17,9 @@ const DIRECTORY_MODE: u32 = 0o755;
 /// is run.
 const FILE_MODE: u32 = 0o644;
 
-/// A base of at most this many bytes is prefetched whole: its shell is the first thing that runs.
-const BASE_PREFETCH_MAX: u64 = 16 << 20;
+/// A base layer of at most this many bytes is prefetched whole: its shell is the first thing that runs. What it
+/// takes is not left for the model's files, so it is a quarter of [`crate::plan::PREFETCH_BYTES_MAX`].
+const BASE_PREFETCH_MAX: u64 = 4 << 20;
 
 /// The entries of a planned layer. `landmarks` is whether the layer's format has them.
 pub(super) fn of_planned(
@@ -47,13 +48,18 @@ pub(super) fn of_planned(
 
 /// The entries of a base layer with a landmark: after them when the layer is small, else before them.
 pub(super) fn of_base(mut entries: Vec<Entry>, modified: i64, landmarks: bool) -> Vec<Entry> {
-    let size: u64 = entries.iter().map(Entry::size).sum();
-    if landmarks && size > 0 && size <= BASE_PREFETCH_MAX {
+    if landmarks && base_prefetched(&entries) > 0 {
         entries.push(landmark(PREFETCH_LANDMARK, modified));
     } else if landmarks {
         entries.insert(0, landmark(NO_PREFETCH_LANDMARK, modified));
     }
     entries
+}
+
+/// Bytes of a base layer that are prefetched: all or none.
+pub(super) fn base_prefetched(entries: &[Entry]) -> u64 {
+    let size: u64 = entries.iter().map(Entry::size).sum();
+    if size <= BASE_PREFETCH_MAX { size } else { 0 }
 }
 
 fn landmark(name: &str, modified: i64) -> Entry {

@@ -19,13 +19,17 @@ use crate::{
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
     oci::{self, OciError, Platform},
-    plan::{Compression, LayerKind, Plan, PlanFile, PlanOptions, Prefetch, plan},
+    plan::{Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, Prefetch, plan},
+    profile::{FileUse, Profile, Resolution, Tree, resolve},
     registry::Registry,
     snapshot::{self, Snapshot, SnapshotOptions},
 };
 
 /// Compressed members that are kept in memory before a temporary file takes the rest, in bytes.
 const SPOOL_MEMORY: usize = 32 << 20;
+
+/// Files that a warning names before it only counts.
+const ABSENT_SHOWN: usize = 5;
 
 /// What is packed, and how.
 #[derive(Debug, Clone)]
@@ -46,7 +50,13 @@ pub struct PackOptions {
     pub compression: Compression,
     /// Which files a node fetches before a container runs.
     pub prefetch: Prefetch,
-    /// Length of a chunk in bytes.
+    /// The nodes that the image is for.
+    pub nodes: Nodes,
+    /// What a start reads; `None` lays the files out in natural order.
+    pub profile: Option<Profile>,
+    /// Whether the profile is about this model, so that a path in it that the snapshot lacks is worth a word.
+    pub profile_is_specific: bool,
+    /// Largest length of a chunk in bytes.
     pub chunk_size: u64,
     /// Largest number of layers.
     pub max_layers: usize,
@@ -154,8 +164,8 @@ pub struct Prepared {
     pub files: Vec<PlanFile>,
     /// The plan.
     pub plan: Plan,
-    /// Number of layers of the base.
-    pub base_layers: usize,
+    /// How it was planned.
+    pub plan_options: PlanOptions,
     /// What the user should know.
     pub warnings: Vec<String>,
     options: PackOptions,
@@ -189,19 +199,20 @@ pub fn prepare(
     };
     check_base(&base, &options.model_directory)?;
 
-    let files = survey::survey(&snapshot.files, options.compression)?;
-    let plan = plan(
-        &files,
-        &PlanOptions {
-            compression: options.compression,
-            prefetch: options.prefetch,
-            chunk_size: options.chunk_size,
-            max_layers: options.max_layers,
-            base_layers: base.layers.len(),
-        },
-    )?;
+    let mut warnings: Vec<String> = snapshot.warnings.iter().map(ToString::to_string).collect();
+    let usage = usage(&snapshot, &options, &mut warnings);
+    let files = survey::survey(&snapshot.files, usage, options.compression)?;
+    let plan_options = PlanOptions {
+        compression: options.compression,
+        prefetch: options.prefetch,
+        nodes: options.nodes,
+        chunk_size: options.chunk_size,
+        max_layers: options.max_layers,
+        base_layers: base.layers.len(),
+        base_prefetched: base.layers.iter().map(|layer| entries::base_prefetched(&layer.entries)).sum(),
+    };
+    let plan = plan(&files, &plan_options)?;
     let landmarks = options.format.has_landmarks();
-    let base_layers = base.layers.len();
     let mut layers: Vec<LayerSpec> = std::mem::take(&mut base.layers)
         .into_iter()
         .map(|layer| LayerSpec {
@@ -228,8 +239,25 @@ pub fn prepare(
             files: paths,
         });
     }
-    let warnings = snapshot.warnings.iter().map(ToString::to_string).collect();
-    Ok(Prepared { snapshot, files, plan, base_layers, warnings, options, layers, base, spool })
+    Ok(Prepared { snapshot, files, plan, plan_options, warnings, options, layers, base, spool })
+}
+
+/// What the profile says of each of the snapshot's files, and what the user should know of the profile.
+fn usage(snapshot: &Snapshot, options: &PackOptions, warnings: &mut Vec<String>) -> Vec<Option<FileUse>> {
+    let files: Vec<(&str, u64)> =
+        snapshot.files.iter().map(|file| (file.path.as_str(), file.stamp.size)).collect();
+    let Some(profile) = &options.profile else { return vec![None; files.len()] };
+    let Resolution { uses, absent } = resolve(profile, &Tree::Model, &files);
+    if uses.iter().all(Option::is_none) {
+        warnings
+            .push("the profile has none of the snapshot's files; they are laid out in natural order".into());
+    } else if options.profile_is_specific && !absent.is_empty() {
+        let shown: Vec<&str> = absent.iter().take(ABSENT_SHOWN).map(String::as_str).collect();
+        let more = absent.len() - shown.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        warnings.push(format!("the profile has files that the snapshot lacks: {}{more}", shown.join(", ")));
+    }
+    uses
 }
 
 /// What a layer holds: its one file, or how many and the first.

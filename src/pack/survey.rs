@@ -1,4 +1,5 @@
-//! Looks into the files of a snapshot for what the planner must know: how well a sample of each compresses.
+//! Looks into the files of a snapshot for what the planner must know: how well a sample of each compresses, and how
+//! long its header is.
 
 use std::{
     fs::File,
@@ -11,25 +12,42 @@ use flate2::{Compression as Level, write::DeflateEncoder};
 use super::PackError;
 use crate::{
     plan::{Compression, PlanFile, Sample},
-    snapshot::SnapshotFile,
+    profile::FileUse,
+    snapshot::{SnapshotFile, WeightFormat},
 };
 
 /// Bytes that are read at the start, in the middle and at the end of a file.
 const WINDOW: u64 = 64 * 1024;
 
-/// Describes `files` for the planner. Samples are taken only where `compression` depends on them.
-pub(super) fn survey(files: &[SnapshotFile], compression: Compression) -> Result<Vec<PlanFile>, PackError> {
-    files
-        .iter()
-        .map(|file| {
+/// Describes `files` for the planner, with what the profile says of each. Samples are taken only where
+/// `compression` depends on them.
+pub(super) fn survey(
+    files: &[SnapshotFile],
+    usage: Vec<Option<FileUse>>,
+    compression: Compression,
+) -> Result<Vec<PlanFile>, PackError> {
+    std::iter::zip(files, usage)
+        .map(|(file, usage)| {
             let weights = file.weight_format.is_some();
             let size = file.stamp.size;
             let wanted = compression == Compression::Auto && !weights && size > 0;
             let sample = wanted.then(|| sample(file)).transpose();
-            let sample = sample.map_err(|cause| PackError::Sample { path: file.source.clone(), cause })?;
-            Ok(PlanFile { path: file.path.clone(), size, weights, sample })
+            let unreadable = |cause| PackError::Sample { path: file.source.clone(), cause };
+            let sample = sample.map_err(unreadable)?;
+            let header = match file.weight_format {
+                Some(WeightFormat::Safetensors) => Some(header_length(file).map_err(unreadable)?),
+                _ => None,
+            };
+            Ok(PlanFile { path: file.path.clone(), size, weights, header, sample, usage })
         })
         .collect()
+}
+
+/// Length in bytes of what lies before the tensors of a safetensors file: a length of 8 bytes, and as much JSON.
+fn header_length(file: &SnapshotFile) -> io::Result<u64> {
+    let mut length = [0; 8];
+    File::open(&file.source)?.read_exact_at(&mut length, 0)?;
+    Ok(u64::from_le_bytes(length).saturating_add(8))
 }
 
 fn sample(file: &SnapshotFile) -> io::Result<Sample> {

@@ -215,6 +215,8 @@ impl Prepared {
         add("model.directory", Some(self.options.model_directory.absolute()));
         add("model.repository", self.snapshot.repository.as_deref());
         add("model.revision", self.snapshot.revision.as_deref());
+        let profile = self.options.profile.as_ref().map(|profile| Digest::of(profile.to_json().as_bytes()));
+        add("profile.digest", profile.map(|digest| digest.to_string()).as_deref());
         labels
     }
 

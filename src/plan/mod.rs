@@ -3,17 +3,20 @@
 
 mod chunks;
 mod error;
+mod estimate;
 mod layers;
-mod order;
+mod prefetch;
 mod storage;
 
 pub use self::{
     chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, chunk_lengths},
     error::PlanError,
+    estimate::{Estimate, Link, Node, estimate_eager, estimate_lazy},
     layers::plan,
+    prefetch::{ASYNC_PREFETCH_MAX, ASYNC_PREFETCH_MIN, PREFETCH_BYTES_MAX},
     storage::Sample,
 };
-use crate::layer::Storage;
+use crate::{layer::Storage, profile::FileUse};
 
 /// Number of layers of an image that every known consumer takes: CRI-O fails above 128, and a derived image
 /// needs a few of its own.
@@ -28,8 +31,12 @@ pub struct PlanFile {
     pub size: u64,
     /// Whether the content is known to be model weights (a safetensors header, a GGUF magic).
     pub weights: bool,
+    /// Length in bytes of the header before the weights, where the format has one.
+    pub header: Option<u64>,
     /// How a sample of the content compressed; `None` when none was taken.
     pub sample: Option<Sample>,
+    /// What a start does with the file; `None` when the profile does not have it, or when there is no profile.
+    pub usage: Option<FileUse>,
 }
 
 /// How files are laid out.
@@ -39,12 +46,16 @@ pub struct PlanOptions {
     pub compression: Compression,
     /// Which files a node fetches before a container runs.
     pub prefetch: Prefetch,
-    /// Length of a chunk in bytes; see [`chunk_lengths`].
+    /// The nodes that the image is for.
+    pub nodes: Nodes,
+    /// Length of a chunk in bytes; chunks end earlier where the profile shows that they should.
     pub chunk_size: u64,
     /// Largest number of layers of the image.
     pub max_layers: usize,
     /// Layers that the base takes of those.
     pub base_layers: usize,
+    /// Bytes of the base that a node fetches before a container runs.
+    pub base_prefetched: u64,
 }
 
 /// Which files are compressed.
@@ -62,13 +73,27 @@ pub enum Compression {
 /// Which files lie before the prefetch landmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Prefetch {
-    /// The small files that an engine reads before its first weight.
+    /// What the profile shows read first, as long as it does not delay the container; see
+    /// [`PREFETCH_BYTES_MAX`].
     #[default]
+    Auto,
+    /// The files that a start reads, but for weights.
     Small,
     /// Every file.
     All,
     /// No file.
     None,
+}
+
+/// How the nodes are configured that an image is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Nodes {
+    /// As stargz-snapshotter comes: a container waits for everything that is prefetched.
+    #[default]
+    Default,
+    /// As `docs/nodes.md` recommends: a container does not wait for a layer that prefetches more than
+    /// [`ASYNC_PREFETCH_MIN`] bytes.
+    Recommended,
 }
 
 /// The layers of a snapshot, from the lowest to the topmost, base layers not counted.
@@ -98,6 +123,8 @@ pub enum LayerKind {
     Small,
     /// One or more weight shards.
     Weights,
+    /// Files that a start does not read.
+    Unused,
 }
 
 impl LayerKind {
@@ -107,6 +134,7 @@ impl LayerKind {
             Self::Base => "base",
             Self::Small => "small",
             Self::Weights => "weights",
+            Self::Unused => "unused",
         }
     }
 }
@@ -120,6 +148,8 @@ pub struct PlannedFile {
     pub storage: Storage,
     /// Lengths of its chunks in bytes.
     pub chunks: Vec<u64>,
+    /// About how many bytes it takes in the layer; a sample tells how well it compresses.
+    pub stored: u64,
     /// Why it is stored or compressed and lies where it lies, in words for the user.
     pub reason: String,
 }

@@ -38,6 +38,17 @@ pub(super) fn storage(file: &PlanFile, compression: Compression) -> (Storage, St
     }
 }
 
+/// About how many bytes `file` takes in its layer.
+pub(super) fn stored_bytes(file: &PlanFile, storage: Storage) -> u64 {
+    match (storage, file.sample) {
+        (Storage::Compressed, Some(sample)) => {
+            let packed = u128::from(file.size) * u128::from(sample.percent()) / 100;
+            u64::try_from(packed).unwrap_or(u64::MAX)
+        }
+        _ => file.size,
+    }
+}
+
 fn by_sample(size: u64, sample: Sample) -> (Storage, String) {
     let limit = if size > LARGE { 50 } else { 90 };
     let percent = sample.percent();
@@ -53,7 +64,14 @@ mod tests {
     use super::*;
 
     fn file(size: u64, weights: bool, compressed: u64) -> PlanFile {
-        PlanFile { path: "f".into(), size, weights, sample: Some(Sample { raw: 100, compressed }) }
+        PlanFile {
+            path: "f".into(),
+            size,
+            weights,
+            header: None,
+            sample: Some(Sample { raw: 100, compressed }),
+            usage: None,
+        }
     }
 
     #[test]

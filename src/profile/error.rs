@@ -14,6 +14,15 @@ pub enum ProfileError {
         #[source]
         cause: io::Error,
     },
+    /// There is no such profile.
+    #[error(
+        "there is no profile `{name}`: it is no file, and the built-in ones are {}",
+        super::built_in_names().collect::<Vec<_>>().join(", ")
+    )]
+    Unknown {
+        /// The name.
+        name: String,
+    },
     /// The file is no profile.
     #[error("{name} is no profile: {reason}")]
     Format {

@@ -50,6 +50,23 @@ struct Mark {
     notes: Rc<(Option<String>, Unknown)>,
 }
 
+/// One profile of several. One alone stays as it is written.
+///
+/// # Errors
+/// [`ProfileError::TooLarge`]: all together are more than a profile may hold.
+pub fn merge(mut profiles: Vec<Profile>) -> Result<Profile, ProfileError> {
+    match profiles.pop() {
+        None => return Ok(Profile::default()),
+        Some(only) if profiles.is_empty() => return Ok(only),
+        Some(last) => profiles.push(last),
+    }
+    let mut merge = Merge::new();
+    for profile in profiles {
+        merge.add("a profile", profile)?;
+    }
+    merge.finish()
+}
+
 impl Merge {
     /// Nothing yet.
     pub fn new() -> Self {

@@ -2,6 +2,7 @@
 //! exporting and showing it, and what it means for the files of a snapshot. Must not know layers, chunks or OCI.
 
 mod access;
+mod builtin;
 mod difference;
 mod error;
 mod export;
@@ -12,19 +13,22 @@ mod json;
 mod merge;
 mod picture;
 mod ranges;
+pub mod record;
 mod recording;
 mod resolve;
+mod save;
 mod seconds;
 mod summary;
 
 pub use self::{
     access::{Access, AccessKind, ByteRange, Target, Tree, Unknown, UnknownValue},
+    builtin::{DEFAULT, names as built_in_names},
     difference::{Difference, FileDifference, Moved, difference},
     error::ProfileError,
     export::{ExportFormat, ExportOptions, Exported, export},
     fold::{Event, EventKind, Folded, Folder},
     format::{ACCESSES_MAX, BYTES_MAX, VERSION},
-    merge::Merge,
+    merge::{Merge, merge},
     picture::{html, svg},
     recording::{Engine, Host, Model, Recording, Source},
     resolve::{FileUse, Resolution, TimedRange, resolve},

@@ -175,6 +175,7 @@ def test_gzip_and_tar_accept_the_blob(case):
 
 
 def test_landmarks(case):
+    prefetched = 0
     for (descriptor, _, _, read), told in zip(case.layers, case.packed.metadata["layers"]):
         entries, summary = read["memory"]
         assert summary["landmark"], f"no landmark in {descriptor['digest']}"
@@ -188,8 +189,15 @@ def test_landmarks(case):
             assert summary["landmark"] == ".prefetch.landmark"
             assert all(at < summary["landmarkAt"] for at in starts), "a small file behind the landmark"
         if told["kind"] == "weights":
+            # Shards are prefetched where that delays no container: all of one or nothing.
+            first = summary["landmark"] == ".prefetch.landmark"
+            assert all((at < summary["landmarkAt"]) == first for at in starts), "weights on the wrong side"
+        if told["kind"] == "unused":
             assert summary["landmark"] == ".no.prefetch.landmark"
-            assert all(at > summary["landmarkAt"] for at in starts), "weights before the landmark"
+            assert all(at > summary["landmarkAt"] for at in starts), "unread files before the landmark"
+        if summary["landmark"] == ".prefetch.landmark":
+            prefetched += summary["landmarkAt"]
+    assert prefetched <= 16 << 20, "so much delays a container's start by more than a second"
 
 
 def test_one_layer_per_shard(case):
@@ -198,7 +206,7 @@ def test_one_layer_per_shard(case):
         weights = [p for p in files if p.endswith((".safetensors", ".bin"))]
         if told["kind"] == "weights":
             assert len(files) == 1 and files == weights, files
-        else:
+        elif told["kind"] != "unused":
             assert not weights, weights
 
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cli::{CliError, output},
+    cli::{CliError, image_arguments::open_profile, output},
     pack::PackError,
     profile::{BYTES_MAX, Profile, ProfileError, Tree},
     snapshot::{self, SnapshotOptions},
@@ -16,7 +16,7 @@ use crate::{
 /// What errors call standard input.
 const STDIN: &str = "standard input";
 
-/// The profile that an argument names. This is the one place that knows what names there are.
+/// The profile that an argument names: a file, a built-in one, or standard input.
 pub(super) fn load(argument: &str) -> Result<Profile, ProfileError> {
     if argument == "-" {
         let mut text = Vec::new();
@@ -25,7 +25,7 @@ pub(super) fn load(argument: &str) -> Result<Profile, ProfileError> {
         read.map_err(|cause| ProfileError::File { path: STDIN.into(), cause })?;
         return Profile::parse(STDIN, &text);
     }
-    Profile::open(Path::new(argument))
+    open_profile(argument)
 }
 
 /// What people call the profile that an argument names.

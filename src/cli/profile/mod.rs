@@ -13,8 +13,8 @@ use super::CliError;
 
 /// Import, export, merge, show and compare profiles
 ///
-/// A profile says what a start of an engine reads, in what order and when. PROFILE is a file, or - for standard
-/// input.
+/// A profile says what a start of an engine reads, in what order and when. PROFILE is a file, the name of a
+/// built-in profile, or - for standard input.
 #[derive(Debug, Args)]
 pub(super) struct ProfileArguments {
     #[command(subcommand)]

@@ -18,10 +18,14 @@ SNAPSHOTTERS = {
 
 
 class Node:
-    """containerd with one process per snapshotter, started when first asked for."""
+    """containerd with one process per snapshotter, started when first asked for.
 
-    def __init__(self, bin_dir, directory, snapshotters=SNAPSHOTTERS):
+    Every command of the node runs through `prefix`, so that it may live in a network namespace of its own.
+    """
+
+    def __init__(self, bin_dir, directory, snapshotters=SNAPSHOTTERS, prefix=()):
         self.bin = bin_dir
+        self.prefix = [str(word) for word in prefix]
         self.dir = directory
         self.snapshotters = dict(snapshotters)
         self.processes = []
@@ -42,7 +46,7 @@ class Node:
             sock = self.dir / f"{name}.sock"
             (self.dir / f"{name}.toml").write_text(toml)
             process = Process(
-                [self.bin / "snapshotter", "-address", sock, "-root", self.dir / name]
+                [*self.prefix, self.bin / "snapshotter", "-address", sock, "-root", self.dir / name]
                 + ["-config", self.dir / f"{name}.toml"],
                 self.dir / f"{name}.log",
             )
@@ -52,7 +56,7 @@ class Node:
             process.wait_socket(self.dir / f"{name}.sock")
         (self.dir / "containerd.toml").write_text("".join(config))
         containerd = Process(
-            [self.bin / "containerd", "--config", self.dir / "containerd.toml", "--address", self.sock]
+            [*self.prefix, self.bin / "containerd", "--config", self.dir / "containerd.toml", "--address", self.sock]
             + ["--root", self.dir / "root", "--state", self.dir / "state"],
             self.dir / "containerd.log",
             env={"PATH": f"{self.bin}:{os.environ['PATH']}"},
@@ -66,13 +70,15 @@ class Node:
 
     def ctr(self, *argv, **kw):
         """ctr of containerd v2."""
-        return run(self.bin / "ctr", "-a", self.sock, *argv, **kw)
+        return run(*self.prefix, self.bin / "ctr", "-a", self.sock, *argv, **kw)
+
+    def ctr_remote(self, *argv, **kw):
+        """Debian's ctr-remote."""
+        return run(*self.prefix, "ctr-remote", "-a", self.sock, *argv, **kw)
 
     def rpull(self, ref, snapshotter="stargz", **kw):
         """A lazy pull, with Debian's ctr-remote."""
-        return run(
-            "ctr-remote", "-a", self.sock, "image", "rpull", "--plain-http", "--snapshotter", snapshotter, ref, **kw
-        )
+        return self.ctr_remote("image", "rpull", "--plain-http", "--snapshotter", snapshotter, ref, **kw)
 
     def pull(self, ref, **kw):
         """An eager pull onto overlayfs."""
@@ -95,7 +101,7 @@ class Node:
 
     def start(self, name, ref, *args, snapshotter="stargz", user=None, binds=(), pidns=None, rootfs=False):
         """Starts a container in the background; its output goes to a file. Gives the ctr process."""
-        argv = [self.bin / "ctr", "-a", self.sock, "run", "--rm"]
+        argv = [*self.prefix, self.bin / "ctr", "-a", self.sock, "run", "--rm"]
         argv += ["--rootfs"] if rootfs else ["--snapshotter", snapshotter]
         if rootfs:
             argv += ["--env", "PATH=/bin"]

@@ -1,0 +1,1 @@
+"""The parts of benches/lazy_start.py."""

@@ -1,0 +1,197 @@
+//! What is packed and how: the arguments that `pack` and `plan` share.
+
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+
+use super::{CliError, RegistryArguments, parse};
+use crate::{
+    base::{BASE_DEFAULT, BaseChoice},
+    oci::Platform,
+    pack::{FormatChoice, ModelDirectory, PackOptions},
+    plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
+    profile::{self, Profile, ProfileError},
+    snapshot::SnapshotOptions,
+};
+
+/// Times that RFC 3339 can say: the years 0 to 9999.
+const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
+
+/// The value of `--profile` that means the natural order.
+const NO_PROFILE: &str = "none";
+
+#[derive(Debug, Args)]
+pub(super) struct ImageArguments {
+    /// A hub cache's repository directory, a snapshot in it, a download made with --local-dir, any other
+    /// directory, or a repository (org/name) in the hub cache
+    snapshot: String,
+
+    /// Branch, tag or commit to take from a hub cache [default: main]
+    #[arg(long, value_name = "REVISION")]
+    revision: Option<String>,
+    /// Pack only files that match this glob (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "Files")]
+    include: Vec<String>,
+    /// Leave out files that match this glob (repeatable)
+    #[arg(long, value_name = "GLOB", help_heading = "Files")]
+    exclude: Vec<String>,
+
+    /// What lies below the model: an image, oci:DIR[:tag], the path of a static busybox, or `scratch`
+    #[arg(long, value_name = "BASE", default_value = BASE_DEFAULT, help_heading = "Image")]
+    base: BaseChoice,
+    /// Platform of the image
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", help_heading = "Image")]
+    platform: Platform,
+    /// Where the model lies in the image
+    #[arg(long, value_name = "PATH", default_value = "/models", help_heading = "Image")]
+    model_dir: ModelDirectory,
+    /// Format of the layers: `estargz` can be pulled lazily, `tar` is for consumers that cannot read it
+    #[arg(long, value_enum, default_value_t = LayerFormatArgument::Estargz, help_heading = "Image")]
+    layer_format: LayerFormatArgument,
+    /// Which files are compressed: `auto` stores weights and samples the rest
+    #[arg(long, value_enum, default_value_t = CompressionArgument::Auto, help_heading = "Image")]
+    compression: CompressionArgument,
+    /// Bytes of a file that a node fetches at a time
+    #[arg(long, value_name = "SIZE", default_value_t = CHUNK_SIZE_DEFAULT, value_parser = parse::bytes, help_heading = "Image")]
+    estargz_chunk_size: u64,
+    /// Deflate level of compressed files, 0 to 9
+    #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=9), help_heading = "Image")]
+    estargz_compression_level: u32,
+    /// Largest number of layers, the base's included; weight shards share layers to keep it
+    #[arg(long, value_name = "N", default_value_t = MAX_LAYERS_DEFAULT, value_parser = parse::positive, help_heading = "Image")]
+    max_layers: usize,
+
+    /// What a start reads: a profile's file, a built-in profile (see `starcar help plan`), or `none` for the
+    /// natural order (repeatable: several are merged) [default: generic]
+    #[arg(long, value_name = "PROFILE", help_heading = "Order")]
+    profile: Vec<String>,
+    /// Which files a node fetches before the container runs: `auto` what the profile shows read first and does
+    /// not delay the container, `small` all but weights
+    #[arg(long, value_enum, default_value_t = PrefetchArgument::Auto, help_heading = "Order")]
+    prefetch: PrefetchArgument,
+    /// The nodes that the image is for: as stargz-snapshotter comes, or configured as docs/nodes.md recommends,
+    /// which lets `auto` prefetch weights without delaying the container
+    #[arg(long, value_enum, default_value_t = NodesArgument::Default, help_heading = "Order")]
+    nodes: NodesArgument,
+
+    /// Time that the image and the model's files bear, seconds since 1970
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "SOURCE_DATE_EPOCH",
+        hide_env_values = true,
+        default_value_t = 0, value_parser = clap::value_parser!(i64).range(TIMESTAMPS),
+        allow_negative_numbers = true,
+        help_heading = "Image"
+    )]
+    timestamp: i64,
+
+    /// Threads to use [default: all processors]
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    threads: Option<usize>,
+    #[command(flatten, next_help_heading = "Registry")]
+    pub(super) registry: RegistryArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LayerFormatArgument {
+    Estargz,
+    Tar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CompressionArgument {
+    Auto,
+    Store,
+    Gzip,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PrefetchArgument {
+    Auto,
+    All,
+    Small,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum NodesArgument {
+    Default,
+    Recommended,
+}
+
+impl ImageArguments {
+    /// What the arguments mean for packing; reads the profiles.
+    pub(super) fn options(&self) -> Result<PackOptions, CliError> {
+        let (profile, profile_is_specific) = self.profile()?;
+        Ok(PackOptions {
+            snapshot: self.snapshot.clone(),
+            files: SnapshotOptions {
+                revision: self.revision.clone(),
+                include: self.include.clone(),
+                exclude: self.exclude.clone(),
+            },
+            base: self.base.clone(),
+            platform: self.platform.clone(),
+            model_directory: self.model_dir.clone(),
+            format: match self.layer_format {
+                LayerFormatArgument::Estargz => {
+                    FormatChoice::Estargz { level: self.estargz_compression_level }
+                }
+                LayerFormatArgument::Tar => FormatChoice::Tar,
+            },
+            compression: match self.compression {
+                CompressionArgument::Auto => Compression::Auto,
+                CompressionArgument::Store => Compression::Store,
+                CompressionArgument::Gzip => Compression::Gzip,
+            },
+            prefetch: match self.prefetch {
+                PrefetchArgument::Auto => Prefetch::Auto,
+                PrefetchArgument::All => Prefetch::All,
+                PrefetchArgument::Small => Prefetch::Small,
+                PrefetchArgument::None => Prefetch::None,
+            },
+            nodes: match self.nodes {
+                NodesArgument::Default => Nodes::Default,
+                NodesArgument::Recommended => Nodes::Recommended,
+            },
+            profile,
+            profile_is_specific,
+            chunk_size: self.estargz_chunk_size,
+            max_layers: self.max_layers,
+            threads: self
+                .threads
+                .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
+            modified: self.timestamp,
+            temporary: std::env::temp_dir(),
+        })
+    }
+
+    /// The profile that the arguments name, and whether it is about one model.
+    fn profile(&self) -> Result<(Option<Profile>, bool), CliError> {
+        if self.profile.iter().any(|name| name == NO_PROFILE) {
+            return if self.profile.len() == 1 {
+                Ok((None, false))
+            } else {
+                Err(CliError::Usage("--profile none goes with no other --profile".to_owned()))
+            };
+        }
+        let default = [profile::DEFAULT.to_owned()];
+        let names = if self.profile.is_empty() { default.as_slice() } else { &self.profile };
+        let profiles = names.iter().map(|name| open_profile(name)).collect::<Result<Vec<_>, _>>()?;
+        let specific = names.iter().any(|name| profile::Profile::built_in(name).is_none());
+        Ok((Some(profile::merge(profiles)?), specific))
+    }
+}
+
+/// The built-in profile of that name, or the one in the file of that name.
+pub(super) fn open_profile(name: &str) -> Result<Profile, ProfileError> {
+    // A file that happens to have a built-in's name is reached as ./name.
+    match Profile::built_in(name) {
+        Some(profile) => profile,
+        None if !name.contains(['/', '.']) && !Path::new(name).exists() => {
+            Err(ProfileError::Unknown { name: name.to_owned() })
+        }
+        None => Profile::open(Path::new(name)),
+    }
+}

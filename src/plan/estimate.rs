@@ -1,0 +1,362 @@
+//! How long a start takes: a model of a node with stargz-snapshotter, and of one that pulls first. Pure arithmetic.
+//!
+//! The model is that of `docs/snapshotter.md`: what a mount asks for, what a container waits for, how a miss is
+//! fetched, when background fetch runs. `docs/measurements.md` says how far it is off.
+
+use super::{Plan, PlanFile, PlannedFile, PlannedLayer};
+use crate::{
+    layer::Storage,
+    profile::{Seconds, TimedRange},
+};
+
+/// A link between a node and a registry.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Link {
+    /// Bytes per second.
+    pub bandwidth: f64,
+    /// Seconds from a request to the first byte of its answer.
+    pub round_trip: f64,
+}
+
+/// A node: the snapshotter's configuration, and what the machine takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Node {
+    /// Bytes that the snapshotter asks for at least (`[blob] chunk_size`).
+    pub unit: u64,
+    /// A layer's prefetch of more bytes than this is not waited for (`prefetch_async_size`); 0 waits for all.
+    pub prefetch_async_size: u64,
+    /// Seconds that a container waits for prefetch (`prefetch_timeout_sec`).
+    pub prefetch_timeout: f64,
+    /// Requests of background fetch at a time (`max_concurrency`).
+    pub background_concurrency: f64,
+    /// Round trips that a request takes until it runs at the link's speed: TCP starts anew after each pause.
+    pub round_trips_per_request: f64,
+    /// Bytes per second that background fetch makes at most.
+    pub background_speed: f64,
+    /// Bytes per second that the snapshotter verifies and writes to its cache.
+    pub verify_speed: f64,
+    /// Bytes per second that the snapshotter unpacks of compressed chunks.
+    pub unpack_speed: f64,
+    /// Bytes per second that an eager pull writes when it unpacks layers.
+    pub apply_speed: f64,
+    /// Seconds that making a container takes when nothing is waited for.
+    pub create: f64,
+}
+
+impl Default for Node {
+    /// The snapshotter as it comes, on the machine of the measurements.
+    fn default() -> Self {
+        Self {
+            unit: 50_000,
+            prefetch_async_size: 0,
+            prefetch_timeout: 10.0,
+            background_concurrency: 2.0,
+            round_trips_per_request: 2.5,
+            background_speed: 48e6,
+            verify_speed: 400e6,
+            unpack_speed: 100e6,
+            apply_speed: 200e6,
+            create: 0.3,
+        }
+    }
+}
+
+impl Node {
+    /// The configuration that `docs/nodes.md` recommends.
+    pub fn recommended() -> Self {
+        Self {
+            unit: 4 << 20,
+            prefetch_async_size: super::ASYNC_PREFETCH_MIN,
+            background_concurrency: 4.0,
+            ..Self::default()
+        }
+    }
+}
+
+/// How a start goes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// Seconds from the pull's begin until the container runs.
+    pub running: f64,
+    /// Seconds from the pull's begin until the last read of the profile is answered.
+    pub last_read: f64,
+    /// Bytes that the node has fetched by then.
+    pub fetched: f64,
+}
+
+/// Background fetch begins again when nothing was missed for so many seconds (a constant of the snapshotter).
+const SILENCE: f64 = 5.0;
+/// The snapshotter reads a member in pieces of this many bytes, one after another.
+const PIECE: u64 = 2 << 20;
+/// Round trips before the first layer is asked for: the registry's greeting, manifest and config, each on a
+/// connection that must be opened first.
+const PULL_ROUND_TRIPS: f64 = 5.0;
+/// Round trips to resolve a layer: connection, redirect, size, footer, TOC. All layers do so side by side.
+const RESOLVE_ROUND_TRIPS: f64 = 5.0;
+/// Bytes of TOC for each chunk.
+const TOC_BYTES_PER_CHUNK: u64 = 240;
+
+/// A start on a node that mounts the image lazily. `base` is the number of bytes of the base, which is prefetched
+/// where that is allowed.
+pub fn estimate_lazy(plan: &Plan, files: &[PlanFile], base: u64, link: Link, node: Node) -> Estimate {
+    let mut start = Start::new(plan, files, link, node);
+    start.pull(base);
+    start.prefetch(base);
+    let running = start.now;
+    start.replay(files);
+    Estimate { running, last_read: start.now, fetched: start.fetched }
+}
+
+/// A start on a node that pulls and unpacks every layer first.
+pub fn estimate_eager(plan: &Plan, files: &[PlanFile], base: u64, link: Link, node: Node) -> Estimate {
+    let packed = base + plan.layers.iter().map(layer_bytes).sum::<u64>();
+    let unpacked = base + plan.layers.iter().map(unpacked_bytes).sum::<u64>();
+    let fetched = number(packed);
+    // Layers are downloaded side by side and unpacked one after another: little is unpacked before all are there.
+    let running = PULL_ROUND_TRIPS * link.round_trip
+        + fetched / link.bandwidth
+        + number(unpacked) / node.apply_speed
+        + node.create;
+    let thinking = reads(plan, files).last().map_or(0.0, |read| read.until.get());
+    Estimate { running, last_read: running + thinking, fetched }
+}
+
+/// A start as it goes on.
+struct Start<'a> {
+    plan: &'a Plan,
+    link: Link,
+    node: Node,
+    /// Seconds since the pull began.
+    now: f64,
+    fetched: f64,
+    /// Bytes of all layers of the plan that are not prefetched.
+    total: f64,
+    /// Part of what is not prefetched that background fetch has brought, 0 to 1.
+    background: f64,
+    /// When background fetch may begin again.
+    quiet_from: f64,
+    /// For each file of the input, the chunks that are there because somebody asked for them.
+    local: Vec<Vec<bool>>,
+    /// For each file of the input, when prefetch has brought it; infinite where it does not.
+    prefetched_at: Vec<f64>,
+    /// For each file of the input, its place in the plan.
+    placed: Vec<Option<&'a PlannedFile>>,
+}
+
+impl<'a> Start<'a> {
+    fn new(plan: &'a Plan, files: &[PlanFile], link: Link, node: Node) -> Self {
+        let mut placed = vec![None; files.len()];
+        for planned in plan.layers.iter().flat_map(|layer| &layer.files) {
+            placed[planned.index] = Some(planned);
+        }
+        Self {
+            plan,
+            link,
+            node,
+            now: 0.0,
+            fetched: 0.0,
+            total: plan
+                .layers
+                .iter()
+                .flat_map(|layer| &layer.files[layer.prioritized..])
+                .map(|file| number(file.stored))
+                .sum(),
+            background: 0.0,
+            quiet_from: 0.0,
+            local: placed
+                .iter()
+                .map(|planned| planned.map_or(Vec::new(), |planned| vec![false; planned.chunks.len()]))
+                .collect(),
+            prefetched_at: vec![f64::INFINITY; files.len()],
+            placed,
+        }
+    }
+
+    /// Manifest, config, and for each layer what a mount reads.
+    fn pull(&mut self, base: u64) {
+        let tocs: u64 = self
+            .plan
+            .layers
+            .iter()
+            .flat_map(|layer| &layer.files)
+            .map(|file| TOC_BYTES_PER_CHUNK * file.chunks.len() as u64)
+            .sum();
+        let layers = number((self.plan.layers.len() + usize::from(base > 0)) as u64);
+        let bytes = number(tocs) + number(self.node.unit.min(1 << 20)) * layers;
+        let round_trips = PULL_ROUND_TRIPS + RESOLVE_ROUND_TRIPS;
+        self.now = round_trips * self.link.round_trip + bytes / self.link.bandwidth;
+        self.fetched = bytes;
+        self.quiet_from = self.now + SILENCE;
+    }
+
+    /// All layers prefetch side by side; the container waits for those that are not too large to wait for.
+    fn prefetch(&mut self, base: u64) {
+        let begin = self.now;
+        let mut bytes = number(base);
+        let mut waited: f64 = if base > 0 { self.link.round_trip + bytes / self.link.bandwidth } else { 0.0 };
+        // The smallest layers are there first.
+        let mut layers: Vec<(u64, &PlannedLayer)> = self
+            .plan
+            .layers
+            .iter()
+            .filter(|layer| layer.prioritized > 0)
+            .map(|layer| (layer.files[..layer.prioritized].iter().map(|file| file.stored).sum(), layer))
+            .collect();
+        layers.sort_by_key(|(size, _)| *size);
+        let mut end = begin;
+        for (size, layer) in layers {
+            bytes += number(size);
+            let unpack: f64 =
+                layer.files[..layer.prioritized].iter().map(|file| self.make(file, unpacked(file))).sum();
+            let done = self.link.round_trip + bytes / self.link.bandwidth + unpack;
+            for file in &layer.files[..layer.prioritized] {
+                self.prefetched_at[file.index] = begin + done;
+            }
+            if self.node.prefetch_async_size == 0 || size <= self.node.prefetch_async_size {
+                waited = waited.max(done);
+            }
+            end = begin + done;
+        }
+        self.fetched += bytes;
+        self.quiet_from = self.quiet_from.max(end + SILENCE);
+        self.now = begin + waited.min(self.node.prefetch_timeout) + self.node.create;
+    }
+
+    /// The reads of the profile, with the pauses between them.
+    fn replay(&mut self, files: &[PlanFile]) {
+        let mut thought = 0.0;
+        for read in reads(self.plan, files) {
+            let at = read.at.get();
+            self.pass((at - thought).max(0.0));
+            thought = thought.max(at);
+            let Some(planned) = self.placed[read.file] else { continue };
+            let before = self.now;
+            for chunk in chunks_of(planned, read.offset, read.end) {
+                self.chunk(planned, chunk);
+            }
+            // What the engine did with the bytes while it read them took its time too.
+            let busy = read.until.get() - thought;
+            if busy > self.now - before {
+                self.pass(busy - (self.now - before));
+            }
+            thought = thought.max(read.until.get());
+        }
+    }
+
+    /// Time passes in which nothing is missed.
+    fn pass(&mut self, seconds: f64) {
+        let end = self.now + seconds;
+        let working = end - self.now.max(self.quiet_from);
+        let missing = self.total * (1.0 - self.background);
+        if working > 0.0 && missing > 0.0 {
+            let bytes = (working * self.background_speed()).min(missing);
+            self.background += bytes / self.total;
+            self.fetched += bytes;
+        }
+        self.now = end;
+    }
+
+    fn background_speed(&self) -> f64 {
+        let piece = number(PIECE.max(self.node.unit));
+        let one = piece / (self.request_overhead() + piece / self.link.bandwidth);
+        (self.node.background_concurrency * one).min(self.link.bandwidth).min(self.node.background_speed)
+    }
+
+    /// Seconds that a request takes besides its bytes.
+    fn request_overhead(&self) -> f64 {
+        self.node.round_trips_per_request * self.link.round_trip
+    }
+
+    /// A chunk is read.
+    fn chunk(&mut self, planned: &PlannedFile, chunk: usize) {
+        if self.local[planned.index][chunk] {
+            return;
+        }
+        self.local[planned.index][chunk] = true;
+        let prefetched = self.prefetched_at[planned.index];
+        if prefetched.is_finite() {
+            // A read that misses while prefetch runs fetches for itself; both end at about the same time.
+            self.now = self.now.max(prefetched);
+            return;
+        }
+        let missing = 1.0 - self.background;
+        if missing <= 1e-9 {
+            return;
+        }
+        let length = planned.chunks[chunk];
+        let share = number(length) / number(planned.chunks.iter().sum::<u64>().max(1));
+        let stored = number(planned.stored) * share;
+        // With small units each piece is a request; a unit larger than a piece brings the next pieces along.
+        let pieces = (stored / number(PIECE.max(self.node.unit))).ceil().max(1.0);
+        let took =
+            pieces * self.request_overhead() + stored / self.link.bandwidth + self.make(planned, length);
+        // Background fetch brought this chunk or it did not; on average it brought a part of it.
+        self.now += took * missing;
+        self.fetched += stored * missing;
+        self.quiet_from = self.now + SILENCE;
+    }
+
+    /// Seconds to unpack, verify and write `length` bytes.
+    fn make(&self, planned: &PlannedFile, length: u64) -> f64 {
+        let speed = match planned.storage {
+            Storage::Stored => self.node.verify_speed,
+            Storage::Compressed => self.node.unpack_speed,
+        };
+        number(length) / speed
+    }
+}
+
+/// A read of a profile.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    at: Seconds,
+    until: Seconds,
+    file: usize,
+    offset: u64,
+    end: u64,
+}
+
+/// The reads of all files of a plan, by time.
+fn reads(plan: &Plan, files: &[PlanFile]) -> Vec<Read> {
+    let mut reads: Vec<(usize, Read)> = plan
+        .layers
+        .iter()
+        .flat_map(|layer| &layer.files)
+        .filter_map(|planned| files[planned.index].usage.as_ref().map(|usage| (planned.index, usage)))
+        .flat_map(|(file, usage)| {
+            usage.reads.iter().map(move |TimedRange { at, until, range }| {
+                (usage.place, Read { at: *at, until: *until, file, offset: range.offset, end: range.end() })
+            })
+        })
+        .collect();
+    reads.sort_by_key(|(place, read)| (read.at, *place, read.offset));
+    reads.into_iter().map(|(_, read)| read).collect()
+}
+
+/// The chunks of a file that hold some of the bytes from `offset` to `end`.
+fn chunks_of(planned: &PlannedFile, offset: u64, end: u64) -> impl Iterator<Item = usize> {
+    let mut position = 0;
+    planned.chunks.iter().enumerate().filter_map(move |(index, length)| {
+        let start = position;
+        position += length;
+        (start < end && offset < position).then_some(index)
+    })
+}
+
+fn unpacked(planned: &PlannedFile) -> u64 {
+    planned.chunks.iter().sum()
+}
+
+fn layer_bytes(layer: &PlannedLayer) -> u64 {
+    layer.files.iter().map(|file| file.stored).sum()
+}
+
+fn unpacked_bytes(layer: &PlannedLayer) -> u64 {
+    layer.files.iter().map(unpacked).sum()
+}
+
+/// Bytes as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "an estimate does not need the 53rd bit")]
+fn number(bytes: u64) -> f64 {
+    bytes as f64
+}

@@ -1,0 +1,52 @@
+//! Writes a profile to a file, whole or not at all.
+
+use std::{
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use super::{Profile, ProfileError};
+
+impl Profile {
+    /// Writes the profile; a file that is there is replaced when all is written.
+    ///
+    /// # Errors
+    /// [`ProfileError::File`].
+    pub fn save(&self, path: &Path) -> Result<(), ProfileError> {
+        self.try_save(path).map_err(|cause| ProfileError::File { path: path.to_owned(), cause })
+    }
+
+    fn try_save(&self, path: &Path) -> io::Result<()> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".starcar-profile-");
+        // As other programs create files; the umask takes away what it shall.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        let mut file = builder.tempfile_in(directory)?;
+        file.write_all(self.to_json().as_bytes())?;
+        file.persist(path)?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn replaces_a_file_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("profile.json");
+        fs::write(&path, "x".repeat(10_000)).unwrap();
+        Profile::default().save(&path).unwrap();
+        assert_eq!(Profile::open(&path).unwrap(), Profile::default());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert!(Profile::default().save(&directory.path().join("no/profile.json")).is_err());
+    }
+}
