@@ -28,6 +28,8 @@ pub mod exit_code {
     pub const REGISTRY: u8 = 6;
     /// A profile cannot be read, written or recorded.
     pub const PROFILE: u8 = 7;
+    /// `profile diff` found a difference, as `diff` says it. Errors have other codes.
+    pub const DIFFERENT: u8 = 1;
     /// `starcar record` cannot run its command, as shells say it.
     pub const NOT_RUNNABLE: u8 = 126;
     /// `starcar record` cannot find its command, as shells say it.
@@ -46,7 +48,7 @@ pub(super) enum CliError {
     /// An image could not be read or pushed.
     #[error(transparent)]
     Oci(#[from] OciError),
-    /// A profile could not be read or written.
+    /// A profile could not be read, written or made.
     #[error(transparent)]
     Profile(#[from] ProfileError),
     /// A start could not be recorded.
@@ -108,10 +110,24 @@ impl CliError {
             Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
+            Self::Profile(error) => of_profile(error),
             Self::Record(error) => of_record(error).map(str::to_owned),
             Self::Usage(_) => Some("`starcar help` and `starcar help COMMAND` list all options".to_owned()),
             _ => None,
         }
+    }
+}
+
+fn of_profile(error: &ProfileError) -> Option<String> {
+    match error {
+        ProfileError::Import { hint, .. } => hint.clone(),
+        ProfileError::Pattern { .. } => {
+            Some("--snapshot SNAPSHOT puts files in the place of patterns".to_owned())
+        }
+        ProfileError::Format { .. } => Some(
+            "`starcar profile import` makes profiles of logs of strace and records of ctr-remote".to_owned(),
+        ),
+        _ => None,
     }
 }
 

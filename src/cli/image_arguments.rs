@@ -180,12 +180,12 @@ impl ImageArguments {
         let names = if self.profile.is_empty() { default.as_slice() } else { &self.profile };
         let profiles = names.iter().map(|name| open_profile(name)).collect::<Result<Vec<_>, _>>()?;
         let specific = names.iter().any(|name| profile::Profile::built_in(name).is_none());
-        Ok((Some(profile::merge(profiles)), specific))
+        Ok((Some(profile::merge(profiles)?), specific))
     }
 }
 
 /// The built-in profile of that name, or the one in the file of that name.
-fn open_profile(name: &str) -> Result<Profile, ProfileError> {
+pub(super) fn open_profile(name: &str) -> Result<Profile, ProfileError> {
     // A file that happens to have a built-in's name is reached as ./name.
     match Profile::built_in(name) {
         Some(profile) => profile,

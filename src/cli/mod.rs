@@ -8,6 +8,7 @@ mod pack;
 mod parse;
 mod plan;
 mod plan_text;
+mod profile;
 mod progress;
 mod push;
 mod record;
@@ -42,6 +43,7 @@ enum Command {
     Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
+    Profile(profile::ProfileArguments),
     Record(Box<record::RecordArguments>),
     #[command(hide = true)]
     RecordWatchdog(record::WatchdogArguments),
@@ -106,21 +108,19 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let result = match cli.command {
-        Command::Pack(arguments) => pack::run(&arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Push(arguments) => push::run(&arguments),
-        Command::Inspect(arguments) => inspect::run(&arguments),
-        Command::Record(arguments) => match record::run(&arguments) {
-            Ok(code) => return ExitCode::from(code),
-            Err(error) => Err(error),
-        },
+        Command::Pack(arguments) => pack::run(&arguments).map(|()| exit_code::OK),
+        Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),
+        Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
+        Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
+        Command::Record(arguments) => record::run(&arguments),
         Command::RecordWatchdog(arguments) => {
             record::run_watchdog(&arguments);
-            Ok(())
+            Ok(exit_code::OK)
         }
+        Command::Profile(arguments) => profile::run(&arguments),
     };
     match result {
-        Ok(()) => ExitCode::from(exit_code::OK),
+        Ok(code) => ExitCode::from(code),
         // Whoever reads our output has seen enough.
         Err(error) if error.is_broken_pipe() => ExitCode::from(exit_code::OK),
         Err(error) => {

@@ -1,10 +1,11 @@
 //! One access of a start.
 
-use std::{collections::BTreeMap, fmt};
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use serde_json::value::RawValue;
 
 use super::Seconds;
+use crate::natural::natural_cmp;
 
 /// JSON members that this version does not know, as they were written.
 pub type Unknown = BTreeMap<String, UnknownValue>;
@@ -20,6 +21,18 @@ impl PartialEq for UnknownValue {
 }
 
 impl Eq for UnknownValue {}
+
+impl PartialOrd for UnknownValue {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for UnknownValue {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.get().cmp(other.0.get())
+    }
+}
 
 /// What was accessed when, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,10 +105,17 @@ pub enum Target {
     Glob(String),
 }
 
+impl Target {
+    /// The path or the pattern.
+    pub fn text(&self) -> &str {
+        let (Self::Path(text) | Self::Glob(text)) = self;
+        text
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Path(text) | Self::Glob(text)) = self;
-        f.write_str(text)
+        f.write_str(self.text())
     }
 }
 
@@ -118,4 +138,17 @@ impl ByteRange {
     pub fn end(self) -> u64 {
         self.offset.saturating_add(self.length)
     }
+}
+
+/// Sorts accesses into the order that profiles are written in: by time. Of accesses at one time no order is known,
+/// so that kind, tree and path, in natural order, decide: the same accesses are always in the same order.
+pub(super) fn sort_accesses(accesses: &mut [Access]) {
+    accesses.sort_by(|a, b| {
+        (a.at, a.kind, &a.tree)
+            .cmp(&(b.at, b.kind, &b.tree))
+            .then_with(|| natural_cmp(a.target.text(), b.target.text()))
+            .then_with(|| a.target.cmp(&b.target))
+            .then_with(|| a.ranges.cmp(&b.ranges))
+            .then_with(|| (a.until, &a.comment, &a.unknown).cmp(&(b.until, &b.comment, &b.unknown)))
+    });
 }

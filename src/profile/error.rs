@@ -47,4 +47,22 @@ pub enum ProfileError {
         /// The limit that it passes.
         reason: String,
     },
+    /// A recording of another tool cannot be imported.
+    #[error("cannot import {name}: {reason}")]
+    Import {
+        /// Name of the file.
+        name: String,
+        /// What is wrong.
+        reason: String,
+        /// The next step.
+        hint: Option<String>,
+    },
+    /// A pattern has to be resolved before it can be exported.
+    #[error("the profile has the pattern `{glob}`, and {format} takes paths only")]
+    Pattern {
+        /// The pattern.
+        glob: String,
+        /// What was to be written.
+        format: &'static str,
+    },
 }

@@ -17,14 +17,17 @@ pub const VERSION: u64 = 1;
 pub const BYTES_MAX: usize = 64 << 20;
 /// Number of accesses of the largest profile that is read.
 pub const ACCESSES_MAX: usize = 500_000;
+/// Length in bytes of the accesses that recordings, imports and merges make; the rest is for what they say of
+/// themselves.
+pub(super) const ACCESSES_TEXT_MAX: usize = BYTES_MAX - (6 << 20);
 /// Number of byte ranges of all accesses together.
-const RANGES_MAX: usize = 1_000_000;
+pub(super) const RANGES_MAX: usize = 1_000_000;
 /// Number of accesses with a pattern: each is matched with every file.
 const GLOBS_MAX: usize = 1000;
 /// Length in bytes of one access.
 const ACCESS_BYTES_MAX: usize = 1 << 20;
 /// Number of recordings, and of lines of evidence.
-const RECORDINGS_MAX: usize = 256;
+pub(super) const RECORDINGS_MAX: usize = 256;
 /// Length in bytes of one recording.
 const RECORDING_BYTES_MAX: usize = 16 << 10;
 /// Length of a path or a glob in bytes; Linux takes no longer paths.

@@ -1,30 +1,39 @@
-//! Profiles: what a start of an engine reads, in what order and when. The format, its folding and merging, and what
-//! it means for the files of a snapshot. Must not know layers, chunks or OCI.
+//! Profiles: what a start of an engine reads, in what order and when. The format, folding, merging, importing,
+//! exporting and showing it, and what it means for the files of a snapshot. Must not know layers, chunks or OCI.
 
 mod access;
 mod builtin;
+mod difference;
 mod error;
+mod export;
 mod fold;
 mod format;
+pub mod import;
 mod json;
 mod merge;
+mod picture;
 mod ranges;
 pub mod record;
 mod recording;
 mod resolve;
 mod save;
 mod seconds;
+mod summary;
 
 pub use self::{
     access::{Access, AccessKind, ByteRange, Target, Tree, Unknown, UnknownValue},
     builtin::{DEFAULT, names as built_in_names},
+    difference::{Difference, FileDifference, Moved, difference},
     error::ProfileError,
+    export::{ExportFormat, ExportOptions, Exported, export},
     fold::{Event, EventKind, Folded, Folder},
     format::{ACCESSES_MAX, BYTES_MAX, VERSION},
-    merge::merge,
+    merge::{Merge, merge},
+    picture::{html, svg},
     recording::{Engine, Host, Model, Recording, Source},
     resolve::{FileUse, Resolution, TimedRange, resolve},
     seconds::Seconds,
+    summary::{FileSummary, Summary, summary, with_files},
 };
 
 /// A profile: accesses of one start, or of several that were merged, sorted by time.

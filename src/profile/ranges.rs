@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::ByteRange;
 
 /// Bytes of a file, kept as the fewest ranges.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct RangeSet {
     /// End by start; neither overlapping nor touching.
     ranges: BTreeMap<u64, u64>,
@@ -40,9 +40,18 @@ impl RangeSet {
     }
 
     /// The ranges, ascending.
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = ByteRange> {
         self.ranges.iter().map(|(start, end)| ByteRange::between(*start, *end))
+    }
+}
+
+impl FromIterator<ByteRange> for RangeSet {
+    fn from_iter<I: IntoIterator<Item = ByteRange>>(ranges: I) -> Self {
+        let mut set = Self::default();
+        for range in ranges {
+            set.insert(range);
+        }
+        set
     }
 }
 
