@@ -24,7 +24,7 @@ def table(measured):
     for each in measured:
         got = each["results"]
         if not got:
-            lines.append(f"| {each['title']} | {each['node']} | failed: {each.get("error", "not run")} |" + " |" * (len(COLUMNS) - 3))
+            lines.append(f"| {each['title']} | {each['node']} | failed: {each.get('error', 'not run')} |" + " |" * (len(COLUMNS) - 3))
             continue
         cells = [each["title"], each["node"], f"{each['image']['bytes'] / 1e6:,.0f}"]
         cells += [f"{median(got, name):.2f}" for name in ("running", "first_weight", "last_byte", "waited")]

@@ -2,7 +2,7 @@
 
 use crate::{
     estargz::{FIRST_CHUNK_MIN, MERGE_BUFFER_SIZE},
-    profile::TimedRange,
+    profile::{Seconds, TimedRange},
 };
 
 /// Length of a chunk unless the user says otherwise, in bytes: 4 MiB less 128 KiB.
@@ -33,24 +33,31 @@ pub(super) struct Cuts {
 /// A FUSE read is at most this long and, within a file that is read from its start, begins at a multiple of it.
 const READ_UNIT: u64 = 128 << 10;
 
+/// Reads this far apart are at different times: 0.1 s, as when a recording is folded.
+const PAUSE: Seconds = Seconds::from_micros(100_000);
+
 impl Cuts {
     /// Cuts at the ends of what is read at a time. `header` is the length in bytes of the file's header, if it has
     /// one: it becomes a chunk when the reads show that it is read apart from what follows.
     pub(super) fn new(size: u64, header: Option<u64>, reads: &[TimedRange]) -> Self {
-        let mut ranges: Vec<(u64, u64)> =
-            reads.iter().map(|read| (read.range.offset, read.range.end())).collect();
-        ranges.sort_unstable();
+        let mut sorted: Vec<&TimedRange> = reads.iter().collect();
+        sorted.sort_by_key(|read| (read.range.offset, read.range.length, read.at));
         let (mut gaps, mut times) = (Vec::new(), Vec::new());
         let mut covered = 0;
-        for (start, end) in ranges {
+        // The read that reached furthest.
+        let mut last: Option<&TimedRange> = None;
+        for read in sorted {
+            let (start, end) = (read.range.offset, read.range.end());
             if start > covered {
                 gaps.extend([covered, start]);
-            } else {
-                times.push(start);
+            } else if last.is_some_and(|last| !together(last, read)) {
+                // An end inside of what another read covers is a border in time alone.
+                times.extend([start, end.min(covered)]);
             }
-            // An end inside of what another read covers is a border in time alone.
-            times.push(end.min(covered));
-            covered = covered.max(end);
+            if end > covered {
+                covered = end;
+                last = Some(read);
+            }
         }
         gaps.push(covered);
         for cuts in [&mut gaps, &mut times] {
@@ -76,6 +83,11 @@ impl Cuts {
             .or_else(|| last_between(&self.gaps, start + size / 4, limit))
             .or_else(|| last_between(&self.times, start + size / 4 * 3, limit))
     }
+}
+
+/// Whether two reads are one stretch of reading.
+fn together(a: &TimedRange, b: &TimedRange) -> bool {
+    a.at <= b.until.plus(PAUSE) && b.at <= a.until.plus(PAUSE)
 }
 
 /// The last of the ascending `cuts` from `first` to `last`, both included.
@@ -113,15 +125,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        blob::framing::Framing,
-        profile::{ByteRange, Seconds},
-    };
+    use crate::{blob::framing::Framing, profile::ByteRange};
 
+    /// Reads of these offsets and lengths, a second apart.
     fn reads(ranges: &[(u64, u64)]) -> Vec<TimedRange> {
-        let time = Seconds::ZERO;
-        let range = |(offset, length): &(u64, u64)| ByteRange { offset: *offset, length: *length };
-        ranges.iter().map(|pair| TimedRange { at: time, until: time, range: range(pair) }).collect()
+        let read = |(second, (offset, length)): (u64, &(u64, u64))| {
+            let at = Seconds::from_micros(second * 1_000_000);
+            TimedRange { at, until: at, range: ByteRange { offset: *offset, length: *length } }
+        };
+        (0..).zip(ranges).map(read).collect()
     }
 
     fn plain(size: u64) -> Vec<u64> {
@@ -166,6 +178,11 @@ mod tests {
         // What is read at two times is parted where that costs few chunks.
         assert_eq!(cut(&[(0, mib(3)), (mib(3), mib(9))]), [mib(3), mib(4), mib(4), mib(1)]);
         assert_eq!(cut(&[(0, mib(2)), (mib(2), mib(10))]), [mib(4); 3]);
+        // One stretch of reading, cut into calls.
+        let mut calls = reads(&[(0, mib(3)), (mib(3), mib(9))]);
+        calls[1].at = calls[0].until.plus(PAUSE);
+        calls[1].until = calls[1].at;
+        assert_eq!(chunks_with_cuts(size, 4 << 20, &Cuts::new(size, None, &calls)), [mib(4); 3]);
         // Patterns name bytes twice: what lies inside of another read is a border, too.
         assert_eq!(cut(&[(0, mib(3)), (0, size)]), [mib(3), mib(4), mib(4), mib(1)]);
     }

@@ -14,23 +14,31 @@ impl Profile {
     /// # Errors
     /// [`ProfileError::File`].
     pub fn save(&self, path: &Path) -> Result<(), ProfileError> {
-        self.try_save(path).map_err(|cause| ProfileError::File { path: path.to_owned(), cause })
+        write_whole(path, &self.to_json())
+            .map_err(|cause| ProfileError::File { path: path.to_owned(), cause })
     }
+}
 
-    fn try_save(&self, path: &Path) -> io::Result<()> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".starcar-profile-");
-        // As other programs create files; the umask takes away what it shall.
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-        let mut file = builder.tempfile_in(directory)?;
-        file.write_all(self.to_json().as_bytes())?;
-        file.persist(path)?;
-        Ok(())
+/// Writes `text` to a file, whole or not at all. A device, a pipe or a link stays what it is and is written to.
+///
+/// # Errors
+/// What the operating system says; the file is unchanged then.
+pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
+    if path.symlink_metadata().is_ok_and(|data| !data.is_file()) {
+        return std::fs::write(path, text);
     }
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".starcar-");
+    // As other programs create files; the umask takes away what it shall.
+    builder.permissions(std::fs::Permissions::from_mode(0o666));
+    let mut file = builder.tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path)?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Write as _},
+    io::{self, Read},
     path::Path,
 };
 
 use crate::{
     cli::{CliError, image_arguments::open_profile, output},
     pack::PackError,
-    profile::{BYTES_MAX, Profile, ProfileError, Tree},
+    profile::{BYTES_MAX, Profile, ProfileError, Tree, write_whole},
     snapshot::{self, SnapshotOptions},
 };
 
@@ -59,19 +59,7 @@ pub(super) fn save(profile: &Profile, to: Option<&Path>) -> Result<(), CliError>
 /// Writes to a file, whole or not at all, or to standard output.
 pub(super) fn write(text: &str, to: Option<&Path>) -> Result<(), CliError> {
     let Some(path) = to.filter(|path| *path != Path::new("-")) else { return output::data(text) };
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A device or a pipe cannot be replaced, and a link should stay one.
-    let result = if path.symlink_metadata().is_ok_and(|data| !data.is_file()) {
-        std::fs::write(path, text)
-    } else {
-        use std::os::unix::fs::PermissionsExt as _;
-        tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o666))
-            .tempfile_in(directory)
-            .and_then(|mut file| file.write_all(text.as_bytes()).map(|()| file))
-            .and_then(|file| file.persist(path).map(drop).map_err(|error| error.error))
-    };
-    result.map_err(|cause| ProfileError::File { path: path.into(), cause }.into())
+    write_whole(path, text).map_err(|cause| ProfileError::File { path: path.into(), cause }.into())
 }
 
 /// Path and size of each file that a snapshot has.
