@@ -142,7 +142,9 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
         return usage("nowhere to put the image: add --output oci:DIR, or --tag REFERENCE --push");
     }
     if arguments.dry_run && (arguments.format == FormatArgument::Json || arguments.metadata_file.is_some()) {
-        return usage("--dry-run prints the plan as text; leave out --format json and --metadata-file");
+        return usage(
+            "--dry-run prints the plan as text and writes no file; `starcar plan --format json` prints it as JSON",
+        );
     }
     let layouts = arguments.output.iter().filter(|target| matches!(target, Target::Layout { .. })).count();
     if layouts > 1 {

@@ -1,5 +1,7 @@
 //! `starcar plan`
 
+use std::borrow::Cow;
+
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -8,6 +10,7 @@ use crate::{
     layer::Storage,
     pack::{Prepared, prepare},
     plan::{Estimate, Link, Node, PlanFile, estimate_eager, estimate_lazy, plan},
+    profile::{self, Profile, Tree, resolve},
 };
 
 /// Show how a snapshot would be laid out: each layer and file, and why it is where it is
@@ -48,6 +51,12 @@ pub(super) fn run(arguments: &PlanArguments) -> Result<(), CliError> {
     let link = arguments
         .bandwidth
         .map(|bandwidth| Link { bandwidth, round_trip: arguments.rtt.unwrap_or(ROUND_TRIP_DEFAULT) });
+    if link.is_some() && !arguments.quiet && !prepared.is_recorded() {
+        output::words(
+            "the profile is written, not recorded: its pauses are not those of your engine, so compare the \
+             estimates with each other only",
+        );
+    }
     let estimates = link.map(|link| estimates(&prepared, link)).transpose()?.unwrap_or_default();
     match arguments.format {
         FormatArgument::Text => output::data(&(plan_text(&prepared) + &estimates_text(&estimates))),
@@ -69,7 +78,7 @@ struct EstimateRow {
 }
 
 fn estimates(prepared: &Prepared, link: Link) -> Result<Vec<EstimateRow>, CliError> {
-    let files = &prepared.files;
+    let files = &replayed(&prepared.files)?;
     let base = prepared.plan_options.base_prefetched;
     // The same start, of an image that nobody laid out for it.
     let without: Vec<PlanFile> = files.iter().map(|file| PlanFile { usage: None, ..file.clone() }).collect();
@@ -89,6 +98,19 @@ fn estimates(prepared: &Prepared, link: Link) -> Result<Vec<EstimateRow>, CliErr
         row("natural order", estimate_lazy(&natural, files, base, link, node)),
         row("eager pull", estimate_eager(&prepared.plan, files, base, link, node)),
     ])
+}
+
+/// The files, with the reads that are replayed: the profile's, or the default profile's where there are none.
+fn replayed(files: &[PlanFile]) -> Result<Cow<'_, [PlanFile]>, CliError> {
+    if files.iter().any(|file| file.usage.is_some()) {
+        return Ok(Cow::Borrowed(files));
+    }
+    let Some(profile) = Profile::built_in(profile::DEFAULT).transpose()? else {
+        return Ok(Cow::Borrowed(files));
+    };
+    let names: Vec<(&str, u64)> = files.iter().map(|file| (file.path.as_str(), file.size)).collect();
+    let uses = resolve(&profile, &Tree::Model, &names).uses;
+    Ok(files.iter().zip(uses).map(|(file, usage)| PlanFile { usage, ..file.clone() }).collect())
 }
 
 /// To the millisecond: more would claim more than a model can.

@@ -7,7 +7,7 @@ mod seal_layers;
 mod survey;
 mod write;
 
-use std::{path::PathBuf, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
 
 pub use self::{
     error::PackError,
@@ -20,7 +20,7 @@ use crate::{
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
     oci::{self, OciError, Platform},
     plan::{Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, Prefetch, plan},
-    profile::{FileUse, Profile, Resolution, Tree, resolve},
+    profile::{FileUse, Profile, Recording, Resolution, Source, Tree, resolve},
     registry::Registry,
     snapshot::{self, Snapshot, SnapshotOptions},
 };
@@ -174,6 +174,15 @@ pub struct Prepared {
     spool: Spool,
 }
 
+impl Prepared {
+    /// Whether somebody recorded the profile, so that its times are those of a real start.
+    pub fn is_recorded(&self) -> bool {
+        let recorded =
+            |recording: &Recording| matches!(recording.source, Some(Source::Record | Source::Strace));
+        self.options.profile.as_ref().is_some_and(|profile| profile.recordings.iter().any(recorded))
+    }
+}
+
 /// Reads snapshot and base, and plans. `registry` is asked for only when the base is in one.
 ///
 /// # Errors
@@ -212,6 +221,7 @@ pub fn prepare(
         base_prefetched: base.layers.iter().map(|layer| entries::base_prefetched(&layer.entries)).sum(),
     };
     let plan = plan(&files, &plan_options)?;
+    warnings.extend(unread_shards(&plan, &files));
     let landmarks = options.format.has_landmarks();
     let mut layers: Vec<LayerSpec> = std::mem::take(&mut base.layers)
         .into_iter()
@@ -258,6 +268,28 @@ fn usage(snapshot: &Snapshot, options: &PackOptions, warnings: &mut Vec<String>)
         warnings.push(format!("the profile has files that the snapshot lacks: {}{more}", shown.join(", ")));
     }
     uses
+}
+
+/// A word about safetensors shards that the profile leaves unread while it reads others beside them: engines read
+/// all of a model's shards, so the recording may not have seen the end.
+fn unread_shards(plan: &Plan, files: &[PlanFile]) -> Option<String> {
+    let directory = |path: &str| path.rsplit_once('/').map_or(String::new(), |(start, _)| start.to_owned());
+    let shards = |kind| {
+        let of_kind = plan.layers.iter().filter(move |layer| layer.kind == kind);
+        of_kind
+            .flat_map(|layer| &layer.files)
+            .map(|planned| files[planned.index].path.as_str())
+            .filter(|path| path.ends_with(".safetensors"))
+    };
+    let read: BTreeSet<String> = shards(LayerKind::Weights).map(directory).collect();
+    let unread: Vec<&str> =
+        shards(LayerKind::Unused).filter(|path| read.contains(&directory(path))).collect();
+    let first = unread.first()?;
+    let more = if unread.len() > 1 { format!(" and {} more", unread.len() - 1) } else { String::new() };
+    Some(format!(
+        "the profile reads some shards and not {first}{more}; if an engine reads them all, record to the end of \
+         its start"
+    ))
 }
 
 /// What a layer holds: its one file, or how many and the first.

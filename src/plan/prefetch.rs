@@ -58,17 +58,29 @@ pub(super) fn decide(files: &[Candidate<'_>], prefetch: Prefetch, nodes: Nodes, 
         for index in order {
             let cost = cost(&files[index]);
             let shard = files[index].shard;
-            let reason = if shard && cost > ASYNC_PREFETCH_MIN && cost <= left_async {
+            let alone = shard && cost > ASYNC_PREFETCH_MIN && mostly_read(files[index].file);
+            let reason = if alone && cost <= left_async {
                 left_async -= cost;
                 "prefetched: nodes fetch it while the container starts"
             } else if cost <= left {
                 left -= cost;
                 if shard {
                     "prefetched: small enough to be there when the container starts"
-                } else {
+                } else if files[index].file.usage.is_some() {
                     "prefetched: among the first files that are read"
+                } else {
+                    "prefetched: small"
                 }
             } else {
+                if nodes == Nodes::Recommended && shard {
+                    decisions[index].reason = if alone {
+                        "read on demand: what comes before it is prefetched"
+                    } else if cost > ASYNC_PREFETCH_MIN {
+                        "read on demand: a start reads less than half of it"
+                    } else {
+                        "read on demand: nodes wait for the prefetch of a layer of 16 MiB and less"
+                    };
+                }
                 continue;
             };
             decisions[index] = Decision { prefetched: true, reason };
@@ -93,6 +105,20 @@ fn fixed(file: &Candidate<'_>, prefetch: Prefetch) -> Decision {
     Decision { prefetched, reason }
 }
 
+/// Whether a start reads at least half of the file, as far as is known: what is prefetched is fetched whole.
+fn mostly_read(file: &PlanFile) -> bool {
+    let Some(usage) = &file.usage else { return true };
+    let mut ranges: Vec<(u64, u64)> =
+        usage.reads.iter().map(|read| (read.range.offset, read.range.end())).collect();
+    ranges.sort_unstable();
+    let (mut covered, mut end) = (0, 0);
+    for (start, to) in ranges {
+        covered += to.saturating_sub(start.max(end));
+        end = end.max(to);
+    }
+    covered >= file.size / 2
+}
+
 /// What prefetching the file costs a node, in bytes that it could fetch in that time.
 fn cost(file: &Candidate<'_>) -> u64 {
     let unpacking = match file.storage {
@@ -107,7 +133,7 @@ mod tests {
     use super::*;
     use crate::{
         plan::Sample,
-        profile::{FileUse, Seconds},
+        profile::{ByteRange, FileUse, Seconds, TimedRange},
     };
 
     fn file(path: &str, size: u64, place: Option<usize>) -> PlanFile {
@@ -117,7 +143,10 @@ mod tests {
             weights: false,
             header: None,
             sample: Some(Sample { raw: 100, compressed: 25 }),
-            usage: place.map(|place| FileUse { place, first: Seconds::ZERO, reads: Vec::new() }),
+            usage: place.map(|place| {
+                let (at, range) = (Seconds::ZERO, ByteRange { offset: 0, length: size });
+                FileUse { place, first: at, reads: vec![TimedRange { at, until: at, range }] }
+            }),
         }
     }
 
@@ -170,5 +199,11 @@ mod tests {
         };
         assert_eq!(prefetched(Nodes::Recommended), [true, false, true, true]);
         assert_eq!(prefetched(Nodes::Default), [false, false, false, true]);
+
+        // A node fetches the whole of what it prefetches.
+        let mut part = file("s", 40 << 20, Some(0));
+        part.usage.as_mut().unwrap().reads[0].range.length = 5000;
+        let candidate = Candidate { file: &part, storage: Storage::Stored, shard: true, unused: false };
+        assert!(!decide(&[candidate], Prefetch::Auto, Nodes::Recommended, 0)[0].prefetched);
     }
 }
