@@ -27,12 +27,12 @@ pub struct Node {
     pub prefetch_async_size: u64,
     /// Seconds that a container waits for prefetch (`prefetch_timeout_sec`).
     pub prefetch_timeout: f64,
-    /// Requests of background fetch at a time (`max_concurrency`).
-    pub background_concurrency: f64,
-    /// Round trips that a request takes until it runs at the link's speed: TCP starts anew after each pause.
-    pub round_trips_per_request: f64,
-    /// Bytes per second that background fetch makes at most.
-    pub background_speed: f64,
+    /// Seconds after which a request is given up, its body included (`request_timeout_sec`).
+    pub request_timeout: f64,
+    /// Part of the link that background fetch uses.
+    pub background_share: f64,
+    /// Round trips that each read of 2 MiB costs beside its bytes: TCP starts anew after each pause.
+    pub round_trips_per_piece: f64,
     /// Bytes per second that the snapshotter verifies and writes to its cache.
     pub verify_speed: f64,
     /// Bytes per second that the snapshotter unpacks of compressed chunks.
@@ -50,9 +50,9 @@ impl Default for Node {
             unit: 50_000,
             prefetch_async_size: 0,
             prefetch_timeout: 10.0,
-            background_concurrency: 2.0,
-            round_trips_per_request: 2.5,
-            background_speed: 48e6,
+            request_timeout: 30.0,
+            background_share: 0.5,
+            round_trips_per_piece: 1.75,
             verify_speed: 400e6,
             unpack_speed: 100e6,
             apply_speed: 200e6,
@@ -67,7 +67,8 @@ impl Node {
         Self {
             unit: 4 << 20,
             prefetch_async_size: super::ASYNC_PREFETCH_MIN,
-            background_concurrency: 4.0,
+            request_timeout: 600.0,
+            background_share: 0.6,
             ..Self::default()
         }
     }
@@ -137,8 +138,8 @@ struct Start<'a> {
     quiet_from: f64,
     /// For each file of the input, the chunks that are there because somebody asked for them.
     local: Vec<Vec<bool>>,
-    /// For each file of the input, when prefetch has brought it; infinite where it does not.
-    prefetched_at: Vec<f64>,
+    /// For each file of the input that is prefetched, when that ends and which part of the file it brings.
+    prefetched: Vec<Option<(f64, f64)>>,
     /// For each file of the input, its place in the plan.
     placed: Vec<Option<&'a PlannedFile>>,
 }
@@ -167,7 +168,7 @@ impl<'a> Start<'a> {
                 .iter()
                 .map(|planned| planned.map_or(Vec::new(), |planned| vec![false; planned.chunks.len()]))
                 .collect(),
-            prefetched_at: vec![f64::INFINITY; files.len()],
+            prefetched: vec![None; files.len()],
             placed,
         }
     }
@@ -192,32 +193,36 @@ impl<'a> Start<'a> {
     /// All layers prefetch side by side; the container waits for those that are not too large to wait for.
     fn prefetch(&mut self, base: u64) {
         let begin = self.now;
-        let mut bytes = number(base);
-        let mut waited: f64 = if base > 0 { self.link.round_trip + bytes / self.link.bandwidth } else { 0.0 };
-        // The smallest layers are there first.
-        let mut layers: Vec<(u64, &PlannedLayer)> = self
+        let mut waited: f64 =
+            if base > 0 { self.link.round_trip + number(base) / self.link.bandwidth } else { 0.0 };
+        let layers: Vec<(u64, &PlannedLayer)> = self
             .plan
             .layers
             .iter()
             .filter(|layer| layer.prioritized > 0)
             .map(|layer| (layer.files[..layer.prioritized].iter().map(|file| file.stored).sum(), layer))
             .collect();
-        layers.sort_by_key(|(size, _)| *size);
         let mut end = begin;
-        for (size, layer) in layers {
-            bytes += number(size);
+        let mut brought = number(base);
+        for (size, layer) in &layers {
             let unpack: f64 =
                 layer.files[..layer.prioritized].iter().map(|file| self.make(file, unpacked(file))).sum();
-            let done = self.link.round_trip + bytes / self.link.bandwidth + unpack;
+            // They share the link until the smaller ones are there.
+            let before: u64 = layers.iter().map(|(other, _)| *other.min(size)).sum();
+            let done = self.link.round_trip + (number(base) + number(before)) / self.link.bandwidth + unpack;
+            // What had arrived when the request was given up stays.
+            let share = (self.node.request_timeout / done).min(1.0);
+            let done = done.min(self.node.request_timeout);
+            brought += number(*size) * share;
             for file in &layer.files[..layer.prioritized] {
-                self.prefetched_at[file.index] = begin + done;
+                self.prefetched[file.index] = Some((begin + done, share));
             }
-            if self.node.prefetch_async_size == 0 || size <= self.node.prefetch_async_size {
+            if self.node.prefetch_async_size == 0 || *size <= self.node.prefetch_async_size {
                 waited = waited.max(done);
             }
-            end = begin + done;
+            end = end.max(begin + done);
         }
-        self.fetched += bytes;
+        self.fetched += brought;
         self.quiet_from = self.quiet_from.max(end + SILENCE);
         self.now = begin + waited.min(self.node.prefetch_timeout) + self.node.create;
     }
@@ -257,14 +262,7 @@ impl<'a> Start<'a> {
     }
 
     fn background_speed(&self) -> f64 {
-        let piece = number(PIECE.max(self.node.unit));
-        let one = piece / (self.request_overhead() + piece / self.link.bandwidth);
-        (self.node.background_concurrency * one).min(self.link.bandwidth).min(self.node.background_speed)
-    }
-
-    /// Seconds that a request takes besides its bytes.
-    fn request_overhead(&self) -> f64 {
-        self.node.round_trips_per_request * self.link.round_trip
+        (self.node.background_share * self.link.bandwidth).min(self.node.verify_speed)
     }
 
     /// A chunk is read.
@@ -273,24 +271,25 @@ impl<'a> Start<'a> {
             return;
         }
         self.local[planned.index][chunk] = true;
-        let prefetched = self.prefetched_at[planned.index];
-        if prefetched.is_finite() {
+        let missing = match self.prefetched[planned.index] {
             // A read that misses while prefetch runs fetches for itself; both end at about the same time.
-            self.now = self.now.max(prefetched);
-            return;
-        }
-        let missing = 1.0 - self.background;
+            Some((end, share)) => {
+                self.now = self.now.max(end);
+                1.0 - share
+            }
+            // Background fetch brought this chunk or it did not; on average it brought a part of it.
+            None => 1.0 - self.background,
+        };
         if missing <= 1e-9 {
             return;
         }
         let length = planned.chunks[chunk];
         let share = number(length) / number(planned.chunks.iter().sum::<u64>().max(1));
         let stored = number(planned.stored) * share;
-        // With small units each piece is a request; a unit larger than a piece brings the next pieces along.
-        let pieces = (stored / number(PIECE.max(self.node.unit))).ceil().max(1.0);
-        let took =
-            pieces * self.request_overhead() + stored / self.link.bandwidth + self.make(planned, length);
-        // Background fetch brought this chunk or it did not; on average it brought a part of it.
+        let pieces = (stored / number(PIECE)).ceil().max(1.0);
+        let took = pieces * self.node.round_trips_per_piece * self.link.round_trip
+            + stored / self.link.bandwidth
+            + self.make(planned, length);
         self.now += took * missing;
         self.fetched += stored * missing;
         self.quiet_from = self.now + SILENCE;
@@ -359,4 +358,67 @@ fn unpacked_bytes(layer: &PlannedLayer) -> u64 {
 #[expect(clippy::cast_precision_loss, reason = "an estimate does not need the 53rd bit")]
 fn number(bytes: u64) -> f64 {
     bytes as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        plan::{CHUNK_SIZE_DEFAULT, Compression, Nodes, PlanOptions, Prefetch, plan},
+        profile::{ByteRange, FileUse},
+    };
+
+    const LINK: Link = Link { bandwidth: 22e6, round_trip: 0.05 };
+
+    /// Four shards of 300 MB that are read after 23 s, and a small file.
+    fn files() -> Vec<PlanFile> {
+        let file = |path: &str, size: u64, place: usize, at: u64| {
+            let at = Seconds::from_micros(at);
+            let read = TimedRange { at, until: at, range: ByteRange { offset: 0, length: size } };
+            PlanFile {
+                path: path.into(),
+                size,
+                weights: place > 0,
+                header: None,
+                sample: None,
+                usage: Some(FileUse { place, first: at, reads: vec![read] }),
+            }
+        };
+        let shard = |number: usize| file(&format!("{number}.safetensors"), 300_000_000, number, 23_000_000);
+        std::iter::once(file("config.json", 1000, 0, 10_000_000)).chain((1..5).map(shard)).collect()
+    }
+
+    fn estimate(prefetch: Prefetch, node: Node) -> Estimate {
+        let options = PlanOptions {
+            compression: Compression::Auto,
+            prefetch,
+            nodes: Nodes::Default,
+            chunk_size: CHUNK_SIZE_DEFAULT,
+            max_layers: 100,
+            base_layers: 1,
+            base_prefetched: 0,
+        };
+        let files = files();
+        estimate_lazy(&plan(&files, &options).unwrap(), &files, 0, LINK, node)
+    }
+
+    #[test]
+    fn what_was_measured_has_its_order() {
+        let (default, tuned) = (Node::default(), Node::recommended());
+        let small = estimate(Prefetch::Small, default);
+        let all = estimate(Prefetch::All, default);
+        let tuned = estimate(Prefetch::All, tuned);
+        // A default node waits for its ten seconds, and gives the requests up after thirty.
+        assert!((10.0..12.0).contains(&all.running) && small.running < 2.0 && tuned.running < 2.0);
+        assert!(tuned.last_read < all.last_read && all.last_read < small.last_read);
+        // Nothing is faster than the link, and nothing comes twice.
+        let bytes = 1_200_001_000.0;
+        for one in [small, all, tuned] {
+            assert!(one.last_read > bytes / LINK.bandwidth, "{one:?}");
+            assert!((bytes..bytes * 1.01).contains(&one.fetched), "{one:?}");
+        }
+        let files = files();
+        let eager = estimate_eager(&Plan { layers: Vec::new() }, &files, 1_200_000_000, LINK, default);
+        assert!((eager.running - (5.0 * 0.05 + 1.2e9 / 22e6 + 6.0 + 0.3)).abs() < 0.1, "{eager:?}");
+    }
 }
