@@ -6,6 +6,7 @@ pub mod blob;
 pub mod cli;
 pub mod digest;
 pub mod estargz;
+pub mod glob;
 pub mod inspect;
 pub mod layer;
 pub mod natural;

@@ -77,7 +77,7 @@ fn a_log_becomes_a_profile_a_table_and_a_picture() {
 
 #[test]
 fn profiles_go_through_pipes() {
-    let imported = starcar(&["import", "-"], "1.0 open(\"/models/config.json\", O_RDONLY) = 3\n");
+    let imported = starcar(&["import", "-"], "1700000001.0 open(\"/models/config.json\", O_RDONLY) = 3\n");
     assert_eq!(imported.code, 0, "{}", imported.stderr);
     let merged = starcar(&["merge", "-"], &imported.stdout);
     assert_eq!((merged.code, &merged.stdout), (0, &imported.stdout));
@@ -161,6 +161,7 @@ fn a_snapshot_gives_sizes_and_files_for_patterns() {
 fn what_is_wrong_has_a_code_and_a_next_step() {
     let directory = tempfile::tempdir().unwrap();
     let access = |members: &str| format!("{{\"version\": 1, \"accesses\": [{{{members}}}]}}");
+    let nested = format!(r#""at": 0, "kind": "read", "glob": "{}a{}""#, "{".repeat(150), ",b}".repeat(150));
     let cases = [
         (vec!["show", "-"], String::new(), 7, "EOF while parsing"),
         (vec!["show", "-"], "{\"version\": 1, \"accesses\": [".to_owned(), 7, "EOF while parsing a list"),
@@ -168,6 +169,7 @@ fn what_is_wrong_has_a_code_and_a_next_step() {
         (vec!["show", "-"], access(r#""at": 0, "kind": "read", "path": "/x""#), 7, "absolute"),
         (vec!["show", "-"], access(r#""at": 0, "kind": "read", "path": "a\u0000""#), 7, "NUL"),
         (vec!["show", "-"], access(r#""at": true, "kind": "read", "path": "a""#), 7, "line 1"),
+        (vec!["show", "-"], access(&nested), 7, "nested more than"),
         (vec!["show", "-"], "{\"version\": 9}".to_owned(), 7, "version 9"),
         (
             vec!["show", "-"],
@@ -235,7 +237,7 @@ fn huge_input_takes_bounded_memory() {
     let run = limited(400_000, "import - -o /dev/null", |stdin| {
         for line in 0_u64..300_000 {
             let offset = line * 7_919_000_001 % (1 << 40);
-            let text = format!("7 {line}.0 pread64(3</models/a>, \"x\", 9, {offset}) = 9\n");
+            let text = format!("7 1700{line:06}.0 pread64(3</models/a>, \"x\", 9, {offset}) = 9\n");
             if stdin.write_all(text.as_bytes()).is_err() {
                 break;
             }

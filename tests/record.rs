@@ -82,6 +82,7 @@ fn the_profile_has_what_was_read_and_the_exit_code_is_the_commands() {
         access.kind == AccessKind::Missing && access.target == Target::Path("params.json".to_owned())
     };
     assert!(profile.accesses.iter().any(missing));
+    assert_eq!(profile.ended_early(), Some("exit code 5"));
 }
 
 #[test]

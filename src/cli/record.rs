@@ -150,7 +150,7 @@ pub(super) fn run(arguments: &RecordArguments) -> Result<u8, CliError> {
     let folded = recorder.finish();
     tell_stop(arguments, &stopped);
     // An engine that shall go on does so even where the profile cannot be written.
-    let written = write(arguments, &snapshot, &mounts, folded);
+    let written = write(arguments, &snapshot, &mounts, folded, ended_early(arguments, &stopped));
 
     let code = match stopped {
         Stopped::Ended(ended) => ended.code(),
@@ -299,7 +299,7 @@ fn tell_stop(arguments: &RecordArguments, stopped: &Stopped) {
     }
     match stopped {
         Stopped::Ended(ended) => {
-            if arguments.until.is_some() || arguments.until_http.is_some() {
+            if waits(arguments) {
                 output::warning("the command ended before it was ready");
             }
             let how = match ended {
@@ -315,13 +315,32 @@ fn tell_stop(arguments: &RecordArguments, stopped: &Stopped) {
     }
 }
 
+/// Why the recording does not show a whole start, where it does not.
+fn ended_early(arguments: &RecordArguments, stopped: &Stopped) -> Option<String> {
+    match stopped {
+        Stopped::Ended(Ended::Code(0)) if !waits(arguments) => None,
+        Stopped::Ended(Ended::Code(0)) => Some("the command ended before it was ready".to_owned()),
+        Stopped::Ended(Ended::Code(code)) => Some(format!("exit code {code}")),
+        Stopped::Ended(Ended::Signal(signal)) => Some(format!("signal {signal}")),
+        Stopped::Timeout => Some("--timeout".to_owned()),
+        Stopped::Line(_) | Stopped::Ready => None,
+    }
+}
+
+/// Whether the recording ends when the command is ready.
+fn waits(arguments: &RecordArguments) -> bool {
+    arguments.until.is_some() || arguments.until_http.is_some()
+}
+
 fn write(
     arguments: &RecordArguments,
     snapshot: &Snapshot,
     mounts: &Mounts,
     folded: Folded,
+    ended_early: Option<String>,
 ) -> Result<(), CliError> {
     let mut recording = mounts.describe(snapshot);
+    recording.ended_early = ended_early;
     let engine = arguments.engine.clone().or_else(|| guess_engine(&arguments.command).map(str::to_owned));
     recording.engine =
         engine.map(|name| Engine { name, version: arguments.engine_version.clone(), ..Engine::default() });

@@ -230,7 +230,7 @@ fn parse_access(text: &str) -> Result<Access, String> {
         (None, Some(glob)) => {
             check_path(&glob).map_err(|reason| format!("`glob` {} {reason}", json(&shortened(&glob))))?;
             super::resolve::matcher(&glob)
-                .map_err(|error| format!("`glob` {}: {}", json(&shortened(&glob)), error.kind()))?;
+                .map_err(|error| format!("`glob` {}: {error}", json(&shortened(&glob))))?;
             Target::Glob(glob)
         }
         _ => return Err("it must have either `path` or `glob`".to_owned()),

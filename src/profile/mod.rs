@@ -51,3 +51,11 @@ pub struct Profile {
     /// Fields that this version does not know; they are kept.
     pub unknown: Unknown,
 }
+
+impl Profile {
+    /// Why the first recording that ended before its start was over did so; `None` where all are complete, as far as
+    /// is known.
+    pub fn ended_early(&self) -> Option<&str> {
+        self.recordings.iter().find_map(|recording| recording.ended_early.as_deref())
+    }
+}

@@ -22,6 +22,9 @@ pub struct Recording {
     /// What of the machine matters for what is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
+    /// Why the recording ended before the start was over; absent where it is complete, as far as is known.
+    #[serde(default, rename = "endedEarly", skip_serializing_if = "Option::is_none")]
+    pub ended_early: Option<String>,
     /// Members that this version does not know.
     #[serde(flatten)]
     pub unknown: Map<String, Value>,

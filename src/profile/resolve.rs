@@ -1,9 +1,9 @@
 //! What a profile means for the files of a tree: which it reads, when, and which bytes.
 
-use globset::{GlobBuilder, GlobMatcher};
+use globset::GlobSet;
 
 use super::{Access, AccessKind, ByteRange, Profile, Seconds, Target, Tree};
-use crate::natural::natural_cmp;
+use crate::{glob::GlobError, natural::natural_cmp};
 
 /// What a start does with one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,8 +107,8 @@ fn number(uses: &mut [Option<(usize, FileUse)>], files: &[(&str, u64)]) {
 }
 
 /// What matches a glob of a profile.
-pub(super) fn matcher(glob: &str) -> Result<GlobMatcher, globset::Error> {
-    Ok(GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build()?.compile_matcher())
+pub(super) fn matcher(glob: &str) -> Result<GlobSet, GlobError> {
+    crate::glob::matcher(glob, true)
 }
 
 #[cfg(test)]

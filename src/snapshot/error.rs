@@ -160,7 +160,7 @@ pub enum SnapshotError {
         /// The pattern.
         glob: String,
         /// What is wrong with it.
-        source: globset::Error,
+        source: crate::glob::GlobError,
     },
     /// A name that is not UTF-8, shown with replacement characters.
     #[error("the name of `{path}` is not valid UTF-8; rename the file or leave it out with --exclude")]

@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use globset::{Glob, GlobMatcher};
+use globset::GlobSet;
 
 use super::{
     SnapshotOptions,
@@ -41,13 +41,13 @@ pub(super) enum Decision {
 pub(super) struct Filters {
     include: Vec<UserGlob>,
     exclude: Vec<UserGlob>,
-    housekeeping: Vec<(GlobMatcher, &'static HousekeepingRule)>,
-    duplicates: Vec<(GlobMatcher, &'static DuplicateRule)>,
+    housekeeping: Vec<(GlobSet, &'static HousekeepingRule)>,
+    duplicates: Vec<(GlobSet, &'static DuplicateRule)>,
 }
 
 struct UserGlob {
     text: String,
-    matcher: GlobMatcher,
+    matcher: GlobSet,
 }
 
 impl Filters {
@@ -174,9 +174,8 @@ impl Filters {
     }
 }
 
-fn compile(glob: &str) -> Result<GlobMatcher, SnapshotError> {
-    Glob::new(glob)
-        .map(|compiled| compiled.compile_matcher())
+fn compile(glob: &str) -> Result<GlobSet, SnapshotError> {
+    crate::glob::matcher(glob, false)
         .map_err(|source| SnapshotError::InvalidGlob { glob: glob.to_owned(), source })
 }
 

@@ -219,10 +219,10 @@ def test_memory_of_a_log_of_ten_million_lines(starcar, measured, tmp_path):
         "w = sys.stdout.write\n"
         "for n in range(2_500_000):\n"
         "    p = f'/models/{n % 400_000:0100d}'\n"
-        "    w(f'7 {n}.000001 openat(AT_FDCWD</>, \"{p}\", O_RDONLY) = 3<{p}>\\n'\n"
-        "      f'7 {n}.000002 pread64(3<{p}>, \"x\", 9, {n * 7919 % 1000003 * 1000000}) = 9\\n'\n"
-        "      f'7 {n}.000003 read(3<{p}>, \"x\", 9) = 9\\n'\n"
-        "      f'7 {n}.000004 newfstatat(AT_FDCWD</>, \"{p}x\", 0x7ffd, 0) = -1 ENOENT (No such file)\\n')\n"
+        "    w(f'7 17{n:08}.000001 openat(AT_FDCWD</>, \"{p}\", O_RDONLY) = 3<{p}>\\n'\n"
+        "      f'7 17{n:08}.000002 pread64(3<{p}>, \"x\", 9, {n * 7919 % 1000003 * 1000000}) = 9\\n'\n"
+        "      f'7 17{n:08}.000003 read(3<{p}>, \"x\", 9) = 9\\n'\n"
+        "      f'7 17{n:08}.000004 newfstatat(AT_FDCWD</>, \"{p}x\", 0x7ffd, 0) = -1 ENOENT (No such file)\\n')\n"
     )
     out = tmp_path / "out.json"
     writer = subprocess.Popen(["/usr/bin/python3", "-c", script], stdout=subprocess.PIPE)

@@ -20,6 +20,8 @@ const FILES_MAX: usize = 50_000;
 const UNFINISHED_MAX: usize = 10_000;
 /// Length in bytes of the beginning of an unfinished call.
 const UNFINISHED_BYTES_MAX: usize = 8 << 10;
+/// Earliest time that is one since 1970, in microseconds: what is less counts from something else, as with `-r`.
+const EPOCH_MIN: u64 = 100_000_000 * 1_000_000;
 
 pub(super) fn import(
     name: &str,
@@ -31,6 +33,13 @@ pub(super) fn import(
     while let Some(line) = lines.next().map_err(|cause| ProfileError::File { path: name.into(), cause })? {
         log.line(line);
     }
+    if log.start.is_none() && log.relative > 0 {
+        return Err(ProfileError::Import {
+            name: name.to_owned(),
+            reason: "its times do not count from 1970".to_owned(),
+            hint: Some("record with -ttt in place of -r: `strace -f -ttt -y -o LOG COMMAND`".to_owned()),
+        });
+    }
     if log.start.is_none() {
         return Err(ProfileError::Import {
             name: name.to_owned(),
@@ -38,11 +47,31 @@ pub(super) fn import(
             hint: Some("record with `strace -f -ttt -y -o LOG COMMAND`".to_owned()),
         });
     }
+    let lacks_paths = log.lacks_paths();
     let folded = log.folder.finish();
     if folded.accesses.is_empty() {
+        if lacks_paths && log.elsewhere.likeliest().is_empty() {
+            return Err(ProfileError::Import {
+                name: name.to_owned(),
+                reason: format!("nothing in it lies below {}", roots.names()),
+                hint: Some("record with -y, so that relative paths are known".to_owned()),
+            });
+        }
         return Err(nothing_found(name, roots, &log.elsewhere));
     }
     let mut notes = Vec::new();
+    if lacks_paths {
+        notes.push(
+            "the log has no paths of descriptors: what was opened relative to a directory is lost; record with -y"
+                .to_owned(),
+        );
+    }
+    if log.relative > 0 {
+        notes.push(format!(
+            "{} with times that do not count from 1970 left out",
+            counted(log.relative, "line")
+        ));
+    }
     if log.foreign > 0 {
         notes.push(format!("{} not written by `strace -ttt`", counted(log.foreign, "line")));
     }
@@ -107,6 +136,10 @@ struct Log<'a> {
     start: Option<u64>,
     elsewhere: Elsewhere,
     mapped: bool,
+    /// Successful opens that show a path, as with `-y`, and those that show none.
+    opens: (u64, u64),
+    /// Lines whose time does not count from 1970.
+    relative: u64,
     /// Lines that are not strace's.
     foreign: u64,
 }
@@ -123,8 +156,15 @@ impl<'a> Log<'a> {
             start: None,
             elsewhere: Elsewhere::default(),
             mapped: false,
+            opens: (0, 0),
+            relative: 0,
             foreign: 0,
         }
+    }
+
+    /// Whether the log was written without `-y`.
+    fn lacks_paths(&self) -> bool {
+        self.opens.0 == 0 && self.opens.1 > 0
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -132,6 +172,10 @@ impl<'a> Log<'a> {
             self.foreign += u64::from(!line.trim_ascii().is_empty());
             return;
         };
+        if at < EPOCH_MIN {
+            self.relative += 1;
+            return;
+        }
         let start = *self.start.get_or_insert(at);
         match what {
             What::Call { name, text } => {
@@ -258,6 +302,10 @@ impl<'a> Log<'a> {
     }
 
     fn open(&mut self, now: Now, directory: &str, path: &str, flags: &str, call: &Call<'_>) {
+        if let (Some(_), shown) = descriptor(call.result) {
+            let count = if shown.is_some() { &mut self.opens.0 } else { &mut self.opens.1 };
+            *count += 1;
+        }
         let Some(path) = absolute(directory, path) else { return };
         let file = self.file(&path);
         if call.not_found() {

@@ -24,32 +24,32 @@ fn accesses(imported: &Imported) -> Vec<String> {
 
 #[test]
 fn calls_become_accesses() {
-    let log = r#"7 100.000000 execve("/bin/x", ["x"], 0x7f /* 3 vars */) = 0
-7 100.100000 openat(AT_FDCWD</srv>, "/models/params.json", O_RDONLY|O_CLOEXEC) = -1 ENOENT (No such file or directory)
-7 100.200000 openat(AT_FDCWD</models>, "./sub/../config.json", O_RDONLY|O_CLOEXEC) = 3</models/config.json>
-7 100.200001 read(3</models/config.json>, "{\n  \"a\": \")"..., 10) = 10
-8 100.200002 read(3</models/config.json>,  <unfinished ...>
-7 100.200003 newfstatat(3</models/config.json>, "", {st_mode=S_IFREG|0644, st_size=15, ...}, AT_EMPTY_PATH) = 0
-8 100.200004 <... read resumed>"xxxxx", 10) = 5
-7 100.200005 read(3</models/config.json>, "", 10) = 0
-7 100.200006 close(3</models/config.json>) = 0
-7 100.300000 openat(AT_FDCWD</srv>, "/models/a\"b\303\251.bin", O_RDWR) = 3</models/a"b\303\251.bin> <0.000020>
-7 100.300001 fstat(3</models/a"b\303\251.bin>, {st_mode=S_IFREG|0644, st_size=10000, ...}) = 0
-7 100.300002 mmap(NULL, 12288, PROT_READ, MAP_PRIVATE, 3</models/a"b\303\251.bin>, 0x1000) = 0x7f0bc013c000
-7 100.300003 mmap(NULL, 12288, PROT_READ, MAP_PRIVATE, 3</models/a"b\303\251.bin>, 0x1000) = 0x7f0bc013d000
-7 100.300004 mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE, 3</models/a"b\303\251.bin>, 0) = 0x7f0bc013d000
-7 100.500000 pread64(3</models/a"b\303\251.bin>, "x", 8, 16) = 8
-7 100.600000 lseek(3</models/a"b\303\251.bin>, 100, SEEK_SET) = 100
-7 100.600001 readv(3</models/a"b\303\251.bin>, [{iov_base="x", iov_len=4}, {iov_base="y", iov_len=4}], 2) = 8
-7 100.700000 sendfile(9<socket:[1]>, 3</models/a"b\303\251.bin>, [200] => [300], 100) = 100
-7 100.800000 preadv2(3</models/a"b\303\251.bin>, [{iov_base="x", iov_len=4}], 1, 400, 0) = 4
-7 100.900000 openat(AT_FDCWD</srv>, "/models", O_RDONLY|O_DIRECTORY) = 4</models>
-7 100.900001 readlinkat(4</models>, "gone", "", 9) = -1 ENOENT (No such file or directory)
-7 100.950000 openat(AT_FDCWD</srv>, "/models/out", O_WRONLY|O_CREAT, 0666) = 5</models/out>
-7 100.950001 openat(AT_FDCWD</srv>, "/cache/x (deleted)", O_RDONLY) = 6</cache/x (deleted)>
-7 100.960000 openat(AT_FDCWD</srv>, "/mnt/models/c", O_RDONLY) = 8</blobs/c>
-7 100.960001 read(8</blobs/c>, "x", 1) = 1
-7 101.000000 +++ exited with 0 +++
+    let log = r#"7 1700000100.000000 execve("/bin/x", ["x"], 0x7f /* 3 vars */) = 0
+7 1700000100.100000 openat(AT_FDCWD</srv>, "/models/params.json", O_RDONLY|O_CLOEXEC) = -1 ENOENT (No such file or directory)
+7 1700000100.200000 openat(AT_FDCWD</models>, "./sub/../config.json", O_RDONLY|O_CLOEXEC) = 3</models/config.json>
+7 1700000100.200001 read(3</models/config.json>, "{\n  \"a\": \")"..., 10) = 10
+8 1700000100.200002 read(3</models/config.json>,  <unfinished ...>
+7 1700000100.200003 newfstatat(3</models/config.json>, "", {st_mode=S_IFREG|0644, st_size=15, ...}, AT_EMPTY_PATH) = 0
+8 1700000100.200004 <... read resumed>"xxxxx", 10) = 5
+7 1700000100.200005 read(3</models/config.json>, "", 10) = 0
+7 1700000100.200006 close(3</models/config.json>) = 0
+7 1700000100.300000 openat(AT_FDCWD</srv>, "/models/a\"b\303\251.bin", O_RDWR) = 3</models/a"b\303\251.bin> <0.000020>
+7 1700000100.300001 fstat(3</models/a"b\303\251.bin>, {st_mode=S_IFREG|0644, st_size=10000, ...}) = 0
+7 1700000100.300002 mmap(NULL, 12288, PROT_READ, MAP_PRIVATE, 3</models/a"b\303\251.bin>, 0x1000) = 0x7f0bc013c000
+7 1700000100.300003 mmap(NULL, 12288, PROT_READ, MAP_PRIVATE, 3</models/a"b\303\251.bin>, 0x1000) = 0x7f0bc013d000
+7 1700000100.300004 mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE, 3</models/a"b\303\251.bin>, 0) = 0x7f0bc013d000
+7 1700000100.500000 pread64(3</models/a"b\303\251.bin>, "x", 8, 16) = 8
+7 1700000100.600000 lseek(3</models/a"b\303\251.bin>, 100, SEEK_SET) = 100
+7 1700000100.600001 readv(3</models/a"b\303\251.bin>, [{iov_base="x", iov_len=4}, {iov_base="y", iov_len=4}], 2) = 8
+7 1700000100.700000 sendfile(9<socket:[1]>, 3</models/a"b\303\251.bin>, [200] => [300], 100) = 100
+7 1700000100.800000 preadv2(3</models/a"b\303\251.bin>, [{iov_base="x", iov_len=4}], 1, 400, 0) = 4
+7 1700000100.900000 openat(AT_FDCWD</srv>, "/models", O_RDONLY|O_DIRECTORY) = 4</models>
+7 1700000100.900001 readlinkat(4</models>, "gone", "", 9) = -1 ENOENT (No such file or directory)
+7 1700000100.950000 openat(AT_FDCWD</srv>, "/models/out", O_WRONLY|O_CREAT, 0666) = 5</models/out>
+7 1700000100.950001 openat(AT_FDCWD</srv>, "/cache/x (deleted)", O_RDONLY) = 6</cache/x (deleted)>
+7 1700000100.960000 openat(AT_FDCWD</srv>, "/mnt/models/c", O_RDONLY) = 8</blobs/c>
+7 1700000100.960001 read(8</blobs/c>, "x", 1) = 1
+7 1700000101.000000 +++ exited with 0 +++
 "#;
     let roots = vec![
         Root::new("/models", Tree::Model).unwrap(),
@@ -81,10 +81,11 @@ fn calls_become_accesses() {
 
 #[test]
 fn logs_without_paths_of_descriptors_work_as_far_as_they_can() {
-    let log = "1.0 open(\"/models/a\", O_RDONLY) = 3\n1.1 read(3, \"x\", 9) = 4\n1.2 dup(3) = 5\n\
-               1.3 read(5, \"x\", 9) = 4\n1.4 close(3) = 0\n1.5 read(3, \"x\", 9) = 4\n";
+    let log = "1700000001.0 open(\"/models/a\", O_RDONLY) = 3\n1700000001.1 read(3, \"x\", 9) = 4\n1700000001.2 dup(3) = 5\n\
+               1700000001.3 read(5, \"x\", 9) = 4\n1700000001.4 close(3) = 0\n1700000001.5 read(3, \"x\", 9) = 4\n";
     let imported = run(log, &ImportOptions::default()).unwrap();
     assert_eq!(accesses(&imported), ["0.000 open a", "0.100 read a 0+4", "0.300 read a 4+4"]);
+    assert!(imported.notes[0].contains("-y"), "{:?}", imported.notes);
 }
 
 #[test]
@@ -93,13 +94,19 @@ fn what_is_no_recording_is_refused_with_a_next_step() {
         ("", "it is empty", ""),
         ("hello\nworld", "neither a log", "strace -f -ttt -y"),
         ("12:00:00 close(3) = 0\n", "neither a log", "strace -f -ttt -y"),
+        ("1 0.000101 close(3</models/a>) = 0\n", "do not count from 1970", "-ttt"),
+        (
+            "1 1700000001.0 openat(AT_FDCWD, \"a\", O_RDONLY) = 3\n",
+            "nothing in it lies below /models",
+            "record with -y",
+        ),
         (r#"{"version": 1, "accesses": []}"#, "a profile already", ""),
         (r#"{"path": "usr/bin/ls"} {"path": "m/config.json"}"#, "nothing in it lies below /models", "/m"),
         (r#"{"path": "models/a"} {"path": 1}"#, "its entry 2: invalid type", ""),
         (r#"{"path": "models/a"} {"path": "models"#, "its entry 2: it is cut off", ""),
         (r#"{"path": "models/a"} 7"#, "its entry 2: it is no JSON object", ""),
         (
-            "1 1.0 openat(AT_FDCWD</>, \"/srv/m/config.json\", O_RDONLY) = 3</srv/m/config.json>\n",
+            "1 1700000001.0 openat(AT_FDCWD</>, \"/srv/m/config.json\", O_RDONLY) = 3</srv/m/config.json>\n",
             "nothing in it lies below /models",
             "/srv/m",
         ),
@@ -129,7 +136,9 @@ fn a_compressed_log_that_was_cut_off_gives_what_it_has() {
         let name = n * 7919 % 10_007;
         let _ = std::fmt::Write::write_fmt(
             &mut log,
-            format_args!("7 {n}.0 openat(AT_FDCWD</>, \"/models/{name}\", O_RDONLY) = 3\n"),
+            format_args!(
+                "7 17000{n:05}.0 openat(AT_FDCWD</>, \"/models/{name}\", O_RDONLY) = 3</models/{name}>\n"
+            ),
         );
     }
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -226,9 +235,9 @@ fn call() -> impl Strategy<Value = String> {
         |(pid, at, name, arguments, result, form)| {
             let arguments = arguments.join(", ");
             match form {
-                0 => format!("{pid} {at}.5 {name}({arguments} <unfinished ...>\n"),
-                1 => format!("{pid} {at}.5 <... {name} resumed>{arguments}) = {result}\n"),
-                _ => format!("{pid} {at}.5 {name}({arguments}) = {result}\n"),
+                0 => format!("{pid} 170000000{at}.5 {name}({arguments} <unfinished ...>\n"),
+                1 => format!("{pid} 170000000{at}.5 <... {name} resumed>{arguments}) = {result}\n"),
+                _ => format!("{pid} 170000000{at}.5 {name}({arguments}) = {result}\n"),
             }
         },
     )
