@@ -258,6 +258,9 @@ fn usage(snapshot: &Snapshot, options: &PackOptions, warnings: &mut Vec<String>)
         snapshot.files.iter().map(|file| (file.path.as_str(), file.stamp.size)).collect();
     let Some(profile) = &options.profile else { return vec![None; files.len()] };
     let Resolution { uses, absent } = resolve(profile, &Tree::Model, &files);
+    if let Some(reason) = profile.ended_early() {
+        warnings.push(format!("the profile's recording ended early ({reason}): later reads are not in it"));
+    }
     if uses.iter().all(Option::is_none) {
         warnings
             .push("the profile has none of the snapshot's files; they are laid out in natural order".into());
