@@ -135,3 +135,32 @@ fn mounted(directory: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     table.contains(directory.join("model").to_str().unwrap())
 }
+
+#[test]
+fn a_command_that_is_never_ready_fails_and_nothing_replaces_a_profile() {
+    if !can_mount() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let start = |options: &[&str], script: &str| {
+        let mut starcar = Command::cargo_bin("starcar").unwrap();
+        starcar.current_dir(env!("CARGO_MANIFEST_DIR")).args(["record", EXAMPLE, "--mount"]);
+        starcar.arg(directory.path().join("model")).arg("-o").arg(directory.path().join("profile.json"));
+        starcar.args(options).args(["--", "sh", "-c", script]).stdin(Stdio::null()).output().unwrap()
+    };
+    let output = start(&["--until", "ready"], "cat $STARCAR_MODEL/config.json; echo u=$PYTHONUNBUFFERED");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(7), "{words}");
+    assert!(words.contains("before it was ready"), "{words}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("u=1"));
+    let profile = Profile::open(&directory.path().join("profile.json")).unwrap();
+    assert!(profile.ended_early().is_some());
+    let output = start(&[], "exit 3");
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(words.contains("was not replaced"), "{words}");
+    assert_eq!(Profile::open(&directory.path().join("profile.json")).unwrap(), profile);
+    let cache = directory.path().to_str().unwrap();
+    let output = start(&["--cache", cache, "--cache", cache], "true");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("given twice"));
+}

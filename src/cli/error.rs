@@ -131,8 +131,33 @@ fn of_profile(error: &ProfileError) -> Option<String> {
     }
 }
 
+/// What a container needs for FUSE.
+const CONTAINER: &str = "a container needs `--device /dev/fuse --cap-add SYS_ADMIN`";
+
 fn of_record(error: &RecordError) -> Option<&'static str> {
+    let forbidden = |cause: &io::Error| {
+        cause.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
+            || cause.to_string().contains("not permitted")
+    };
     match error {
+        RecordError::NoDevice(cause) if forbidden(cause) => Some(CONTAINER),
+        RecordError::NoFusermount if rustix::process::geteuid().is_root() => Some(CONTAINER),
+        // What fusermount3 says.
+        RecordError::Mount { cause, .. } if cause.to_string().contains("user_allow_other") => {
+            Some("a line `user_allow_other` in /etc/fuse.conf permits --allow-other; root needs none")
+        }
+        RecordError::Mount { cause, .. } if forbidden(cause) => Some(CONTAINER),
+        RecordError::Mount { cause, .. }
+            if !matches!(
+                cause.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::ReadOnlyFilesystem
+                    | io::ErrorKind::NotFound
+                    | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            None
+        }
         RecordError::NoDevice(cause) if cause.kind() == io::ErrorKind::NotFound => Some(
             "`modprobe fuse` loads the driver; a container needs `--device /dev/fuse --cap-add SYS_ADMIN`",
         ),
@@ -145,6 +170,9 @@ fn of_record(error: &RecordError) -> Option<&'static str> {
             Some("`fusermount3 -u -z DIR`, or as root `umount -l DIR`, takes it away")
         }
         RecordError::NotReady(_) => Some("the profile has what was read until then; --timeout takes more"),
+        RecordError::NotReadyAtEnd => {
+            Some("the profile has what was read until then, and says that it ended early")
+        }
         RecordError::Overlap(..) => Some("--cache DIR:/MOUNT mounts a cache elsewhere"),
         _ => None,
     }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    io::Write as _,
     path::{Path, PathBuf},
     process,
     sync::Arc,
@@ -15,7 +16,7 @@ use super::{CliError, output, parse};
 use crate::{
     pack::PackError,
     profile::{
-        AccessKind, Engine, Folded, Profile, Tree,
+        AccessKind, Engine, Folded, Profile, ProfileError, Tree,
         record::{
             CacheDirectory, Conditions, Ended, MountOptions, MountPoint, Mounts, Places, ReadyUrl,
             RecordError, Recorder, Signals, Stopped, Supervisor, Watchdog, guess_engine, guess_loader, watch,
@@ -26,6 +27,8 @@ use crate::{
 
 /// The variable by which the command finds the model.
 const MODEL_VARIABLE: &str = "STARCAR_MODEL";
+/// The variable that makes Python write each line at once.
+const PYTHON_VARIABLE: &str = "PYTHONUNBUFFERED";
 /// What stands for the model's directory in the command.
 const MODEL_PLACEHOLDER: &str = "{model}";
 /// Most that --read-ahead takes, in bytes.
@@ -42,8 +45,10 @@ const READ_AHEAD_MAX: u64 = 64 << 20;
 ///   starcar record org/name --until 'startup complete' -- vllm serve {model}
 ///
 /// The exit code is the command's own, or 128 and the number of the signal that ended it; 0 where starcar stopped it
-/// because a condition was met; 127 and 126 when it cannot be found or run. SIGINT, SIGTERM, SIGHUP and SIGQUIT are
-/// passed on to the command; the profile is written all the same.
+/// because a condition was met; 127 and 126 when it cannot be found or run; 7 when it ended without an error before
+/// --until or --until-http was met. SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to the command, and a second one
+/// kills it; the profile is written all the same. A profile that is there is kept when nothing of the model was
+/// opened.
 #[derive(Debug, Args)]
 pub(super) struct RecordArguments {
     /// A hub cache's repository directory, a snapshot in it, a download made with --local-dir, any other
@@ -85,7 +90,8 @@ pub(super) struct RecordArguments {
     #[arg(long, help_heading = "Mounts")]
     allow_other: bool,
 
-    /// Stop when a line of the command's output matches
+    /// Stop when a line of the command's output matches. The output goes through a pipe, so PYTHONUNBUFFERED=1 is set
+    /// unless it is set already; other programs may need `stdbuf -oL`
     #[arg(long, value_name = "REGEX", value_parser = Regex::new, help_heading = "End of the recording")]
     until: Option<Regex>,
     /// Stop when this address answers with a status of 200 to 299; it is asked once a second
@@ -145,13 +151,19 @@ pub(super) fn run(arguments: &RecordArguments) -> Result<u8, CliError> {
     let model = mounts.points().next().map(|point| point.path().to_owned()).unwrap_or_default();
     let command = command(&arguments.command, &model);
     recorder.start();
-    let mut running = Supervisor::start(&command, &[(MODEL_VARIABLE, model.into())], conditions, signals)?;
+    let mut environment = vec![(MODEL_VARIABLE, model.into())];
+    // Python holds lines back where its output is a pipe, so that a line would be seen late.
+    if arguments.until.is_some() && std::env::var_os(PYTHON_VARIABLE).is_none() {
+        environment.push((PYTHON_VARIABLE, "1".into()));
+    }
+    let mut running = Supervisor::start(&command, &environment, conditions, signals)?;
     let stopped = running.wait();
     let folded = recorder.finish();
     tell_stop(arguments, &stopped);
     // An engine that shall go on does so even where the profile cannot be written.
     let written = write(arguments, &snapshot, &mounts, folded, ended_early(arguments, &stopped));
 
+    let never_ready = waits(arguments) && stopped == Stopped::Ended(Ended::Code(0));
     let code = match stopped {
         Stopped::Ended(ended) => ended.code(),
         Stopped::Timeout if can_be_ready => {
@@ -171,6 +183,9 @@ pub(super) fn run(arguments: &RecordArguments) -> Result<u8, CliError> {
     drop(running);
     mounts.unmount()?;
     written?;
+    if never_ready && code == 0 {
+        return Err(RecordError::NotReadyAtEnd.into());
+    }
     Ok(code)
 }
 
@@ -299,7 +314,7 @@ fn tell_stop(arguments: &RecordArguments, stopped: &Stopped) {
     }
     match stopped {
         Stopped::Ended(ended) => {
-            if waits(arguments) {
+            if waits(arguments) && *ended != Ended::Code(0) {
                 output::warning("the command ended before it was ready");
             }
             let how = match ended {
@@ -347,7 +362,14 @@ fn write(
     recording.loader = arguments.loader.clone().or_else(|| guess_loader(&arguments.command));
     let Folded { accesses, tolerance, dropped } = folded;
     let profile = Profile { recordings: vec![recording], accesses, ..Profile::default() };
-    profile.save(&arguments.output)?;
+    let of_model =
+        |access: &crate::profile::Access| access.tree == Tree::Model && access.kind != AccessKind::Missing;
+    let opened = profile.accesses.iter().any(of_model);
+    // It was looked at before the recording: what is there and not empty is a profile.
+    let kept = !opened && arguments.output.metadata().is_ok_and(|found| found.len() > 0);
+    if !kept {
+        save(&profile, &arguments.output)?;
+    }
     if arguments.quiet {
         return Ok(());
     }
@@ -360,21 +382,47 @@ fn write(
     if dropped > 0 {
         output::warning(&format!("{dropped} accesses of further files are not listed"));
     }
-    let of_model =
-        |access: &&crate::profile::Access| access.tree == Tree::Model && access.kind != AccessKind::Missing;
-    if profile.accesses.iter().find(of_model).is_none() {
+    if !opened {
         output::warning(&format!(
             "the command opened nothing of the model; pass it {MODEL_PLACEHOLDER}, or ${MODEL_VARIABLE}"
         ));
     }
+    if kept {
+        output::warning(&format!(
+            "{} was not replaced: this recording has nothing of the model",
+            arguments.output.display()
+        ));
+        return Ok(());
+    }
     let read: u64 = profile.accesses.iter().flat_map(|access| &access.ranges).map(|range| range.length).sum();
     output::words(&format!(
-        "wrote {}: {} accesses, {} read",
+        "wrote {}: {}, {} read",
         arguments.output.display(),
-        profile.accesses.len(),
+        if profile.accesses.len() == 1 {
+            "1 access".to_owned()
+        } else {
+            format!("{} accesses", profile.accesses.len())
+        },
         output::size(read)
     ));
     Ok(())
+}
+
+/// Writes a profile, and where that fails into the directory of temporary files: the start may have taken hours.
+fn save(profile: &Profile, path: &Path) -> Result<(), CliError> {
+    let (path, cause) = match profile.save(path) {
+        Err(ProfileError::Write { path, cause }) => (path, cause),
+        saved => return Ok(saved?),
+    };
+    let elsewhere = tempfile::Builder::new().prefix("starcar-profile-").suffix(".json").tempfile();
+    let saved = elsewhere.and_then(|mut file| {
+        file.write_all(profile.to_json().as_bytes())?;
+        Ok(file.keep()?.1)
+    });
+    Err(match saved {
+        Ok(saved) => RecordError::WrittenElsewhere { path, saved, cause }.into(),
+        Err(_) => ProfileError::Write { path, cause }.into(),
+    })
 }
 
 #[cfg(test)]

@@ -14,6 +14,15 @@ pub enum ProfileError {
         #[source]
         cause: io::Error,
     },
+    /// The file cannot be written.
+    #[error("cannot write {}", .path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// There is no such profile.
     #[error(
         "there is no profile `{name}`: it is no file, and the built-in ones are {}",
@@ -58,7 +67,7 @@ pub enum ProfileError {
         hint: Option<String>,
     },
     /// A pattern has to be resolved before it can be exported.
-    #[error("the profile has the pattern `{glob}`, and {format} takes paths only")]
+    #[error("the profile has the pattern `{glob}`, which {format} cannot hold")]
     Pattern {
         /// The pattern.
         glob: String,

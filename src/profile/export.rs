@@ -98,7 +98,7 @@ pub fn export(profile: &Profile, options: &ExportOptions<'_>) -> Result<Exported
         (broken, "with line breaks in their names left out"),
     ] {
         if count > 0 {
-            notes.push(format!("{count} files {what}"));
+            notes.push(format!("{count} file{} {what}", if count == 1 { "" } else { "s" }));
         }
     }
     Ok(Exported { text, notes })
@@ -163,7 +163,7 @@ mod tests {
                 r#"{"path":"models/m-10.safetensors"}"#,
             ]
         );
-        assert_eq!(exported.notes, ["1 files of the profile not in the snapshot, left out"]);
+        assert_eq!(exported.notes, ["1 file of the profile not in the snapshot, left out"]);
         options.files = None;
         assert!(matches!(export(&profile(), &options), Err(ProfileError::Pattern { .. })));
     }

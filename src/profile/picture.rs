@@ -235,11 +235,14 @@ impl<'a> Picture<'a> {
         let _ = write!(body, "<g><title>{}", escaped(&name));
         let _ = write!(
             body,
-            "\nplace {}, first access at {} s, last at {} s\n{read} in {} ranges</title>",
+            "\nplace {}, first access at {} s, last at {} s\n{read}{}</title>",
             file.place + 1,
             file.first,
             file.last,
-            file.ranges
+            match file.ranges {
+                ranges if file.whole || ranges < 2 => String::new(),
+                ranges => format!(" in {ranges} ranges"),
+            }
         );
         let margin = 2.0;
         if row.extent.is_some() {
@@ -290,6 +293,11 @@ impl<'a> Picture<'a> {
             if access.ranges.is_empty() {
                 bar(top, height, "all of it");
             }
+            if row.extent.is_none() && access.ranges.len() > 1 {
+                let total = access.ranges.iter().fold(0, |sum: u64, range| sum.saturating_add(range.length));
+                bar(top, height, &format!("{} in {} ranges", size(total), access.ranges.len()));
+                continue;
+            }
             for range in &access.ranges {
                 let what = format!("{} at byte {}", size(range.length), range.offset);
                 match row.extent {
@@ -314,7 +322,10 @@ impl<'a> Picture<'a> {
                 "dim end",
                 LEFT - 10.0,
                 y + 16.0,
-                &format!("not there ({} names)", self.summary.missing.len()),
+                &match self.summary.missing.len() {
+                    1 => "not there (1 name)".to_owned(),
+                    names => format!("not there ({names} names)"),
+                },
             );
             let mut drawn = HashSet::new();
             for file in &self.summary.missing {

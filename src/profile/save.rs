@@ -12,10 +12,10 @@ impl Profile {
     /// Writes the profile; a file that is there is replaced when all is written.
     ///
     /// # Errors
-    /// [`ProfileError::File`].
+    /// [`ProfileError::Write`].
     pub fn save(&self, path: &Path) -> Result<(), ProfileError> {
         write_whole(path, &self.to_json())
-            .map_err(|cause| ProfileError::File { path: path.to_owned(), cause })
+            .map_err(|cause| ProfileError::Write { path: path.to_owned(), cause })
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn save(profile: &Profile, to: Option<&Path>) -> Result<(), CliError>
 /// Writes to a file, whole or not at all, or to standard output.
 pub(super) fn write(text: &str, to: Option<&Path>) -> Result<(), CliError> {
     let Some(path) = to.filter(|path| *path != Path::new("-")) else { return output::data(text) };
-    write_whole(path, text).map_err(|cause| ProfileError::File { path: path.into(), cause }.into())
+    write_whole(path, text).map_err(|cause| ProfileError::Write { path: path.into(), cause }.into())
 }
 
 /// Path and size of each file that a snapshot has.

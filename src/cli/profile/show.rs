@@ -9,7 +9,7 @@ use super::files;
 use crate::{
     cli::{
         CliError,
-        output::{size, table},
+        output::{count, size, table},
     },
     profile::{FileSummary, Profile, Recording, Summary, html, summary, svg, with_files},
 };
@@ -107,7 +107,7 @@ fn table_text(profile: &Profile, summary: &Summary) -> String {
             file.last.to_string(),
             file.bytes.map_or("all".to_owned(), size),
             percent(file),
-            file.ranges.to_string(),
+            if file.whole { "-".to_owned() } else { file.ranges.to_string() },
             file.name().escape_debug().to_string(),
         ]
     }));
@@ -127,14 +127,24 @@ fn table_text(profile: &Profile, summary: &Summary) -> String {
     }
     let _ = writeln!(
         text,
-        "\n{}: {} files, {} read within {} s, {} names not there",
+        "\n{}: {}, {} read within {} s, {} not there",
         recordings(&profile.recordings).escape_debug(),
-        summary.files.len(),
-        size(summary.bytes),
+        count(summary.files.len(), "file"),
+        read_text(summary),
         summary.end,
-        summary.missing.len()
+        count(summary.missing.len(), "name")
     );
     text
+}
+
+/// `5.7 MiB`, `all of 3 files`, `5.7 MiB and all of 3 files`: sizes of files that are read whole may not be known.
+fn read_text(summary: &Summary) -> String {
+    let whole = summary.files.iter().filter(|file| file.bytes.is_none()).count();
+    match (summary.bytes, whole) {
+        (bytes, 0) => size(bytes),
+        (0, whole) => format!("all of {}", count(whole, "file")),
+        (bytes, whole) => format!("{} and all of {}", size(bytes), count(whole, "file")),
+    }
 }
 
 fn percent(file: &FileSummary) -> String {

@@ -34,3 +34,13 @@ fn many_files_and_many_reads_stay_a_picture() {
     let nothing = Profile::default();
     assert!(svg("none", &nothing, &summary(&nothing, &|_| None)).contains("0 files"));
 }
+
+#[test]
+fn a_bar_of_several_ranges_tells_of_all_of_them() {
+    let text = r#"{"version": 1, "accesses": [
+        {"at": 1, "kind": "read", "path": "a", "ranges": [[0, 10], [90, 10]]},
+        {"at": 2, "kind": "read", "path": "b"}]}"#;
+    let profile = Profile::parse("p", text.as_bytes()).unwrap();
+    let picture = svg("p", &profile, &summary(&profile, &|_| None));
+    assert!(picture.contains("20 B in 2 ranges, ") && !picture.contains("0 ranges"), "{picture}");
+}

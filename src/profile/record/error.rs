@@ -56,6 +56,23 @@ pub enum RecordError {
     /// The condition to wait for was not met in time.
     #[error("the command was not ready after {} s", .0.as_secs_f64())]
     NotReady(Duration),
+    /// The command ended, without an error, before the condition to wait for was met.
+    #[error("the command ended before it was ready")]
+    NotReadyAtEnd,
+    /// A directory was given for two caches.
+    #[error("the directory {} is given twice", .0.display())]
+    Twice(PathBuf),
+    /// The profile could not be written where it was to be, and lies elsewhere.
+    #[error("cannot write {}; the profile lies in {}", .path.display(), .saved.display())]
+    WrittenElsewhere {
+        /// Where it was to be.
+        path: PathBuf,
+        /// Where it is.
+        saved: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
     /// Something of the operating system failed.
     #[error("cannot {what}")]
     System {

@@ -87,6 +87,14 @@ impl Places {
         model: Option<&Path>,
         caches: &[CacheDirectory],
     ) -> Result<Self, RecordError> {
+        let mut directories = HashSet::new();
+        for cache in caches {
+            // One that cannot be found is told of below.
+            let path = cache.directory.canonicalize().unwrap_or_else(|_| cache.directory.clone());
+            if !directories.insert(path.clone()) {
+                return Err(RecordError::Twice(path));
+            }
+        }
         let mut names = HashSet::new();
         let caches = caches.iter().map(|cache| CachePlace::find(cache, &mut names));
         let caches = caches.collect::<Result<Vec<_>, _>>()?;
