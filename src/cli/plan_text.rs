@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use super::output::{count, size, table};
-use crate::{layer::Storage, pack::Prepared, plan::LayerKind};
+use crate::{
+    layer::Storage,
+    pack::Prepared,
+    plan::{LayerKind, PlannedLayer},
+};
 
 /// What `starcar plan` and `starcar pack --dry-run` print.
 pub(super) fn plan_text(prepared: &Prepared) -> String {
@@ -20,8 +24,13 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
             LayerKind::Unused => "not read in a start",
         };
         let number = prepared.plan_options.base_layers + index + 1;
-        let _ =
-            writeln!(text, "layer {number}: {kind}, {}, {}", count(layer.files.len(), "file"), size(total));
+        let _ = writeln!(
+            text,
+            "layer {number}: {kind}, {}, {}{}",
+            count(layer.files.len(), "file"),
+            size(total),
+            landmark(prepared, layer)
+        );
         let rows: Vec<Vec<String>> = layer
             .files
             .iter()
@@ -45,4 +54,14 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
     let total: u64 = prepared.files.iter().map(|file| file.size).sum();
     let _ = writeln!(text, "{}, {}", count(prepared.files.len(), "file"), size(total));
     text
+}
+
+/// Where the layer's prefetch landmark lies.
+fn landmark(prepared: &Prepared, layer: &PlannedLayer) -> String {
+    match layer.prioritized {
+        _ if !prepared.has_landmarks() => String::new(),
+        0 => "; prefetches nothing".to_owned(),
+        all if all == layer.files.len() => "; prefetched".to_owned(),
+        some => format!("; landmark after {}", count(some, "file")),
+    }
 }

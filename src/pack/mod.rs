@@ -175,6 +175,11 @@ pub struct Prepared {
 }
 
 impl Prepared {
+    /// Whether the layers will have prefetch landmarks: plain tar has none.
+    pub fn has_landmarks(&self) -> bool {
+        self.options.format.has_landmarks()
+    }
+
     /// Whether somebody recorded the profile, so that its times are those of a real start.
     pub fn is_recorded(&self) -> bool {
         let recorded =
