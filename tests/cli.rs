@@ -238,3 +238,21 @@ fn help_lists_the_exit_codes() {
     assert_eq!(run.code, 0);
     assert!(run.stdout.contains("Exit codes") && run.stdout.contains("pack"));
 }
+
+#[test]
+fn exit_codes_say_whose_fault_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = target(directory.path(), "out");
+    let missing = format!("oci:{}", directory.path().join("missing").display());
+    for (code, arguments) in [
+        (2, vec![EXAMPLE, "--base", "scratch", "-o", &out, "--include", "["]),
+        (2, vec![EXAMPLE, "--base", "scratch", "-o", &out, "--profile", "nonsense"]),
+        (3, vec!["/missing", "--base", "scratch", "-o", &out]),
+        (4, vec![EXAMPLE, "--base", &missing, "-o", &out]),
+        (7, vec![EXAMPLE, "--base", "scratch", "-o", &out, "--profile", "./Cargo.toml"]),
+    ] {
+        let run = pack(&arguments);
+        assert_eq!(run.code, code, "{arguments:?}: {}", run.stderr);
+    }
+    assert!(!directory.path().join("out").exists());
+}

@@ -8,6 +8,7 @@ use crate::{
     oci::OciError,
     pack::PackError,
     profile::{ProfileError, record::RecordError},
+    snapshot::SnapshotError,
 };
 
 /// Exit codes. They are part of the interface: scripts branch on them.
@@ -84,6 +85,9 @@ impl CliError {
             Self::Record(RecordError::Spawn { .. }) => exit_code::NOT_RUNNABLE,
             Self::Profile(_) | Self::Record(_) => exit_code::PROFILE,
             Self::Pack(error) => match error {
+                PackError::Snapshot(SnapshotError::InvalidGlob { .. })
+                | PackError::Plan(_)
+                | PackError::ModelDirectory { .. } => exit_code::USAGE,
                 PackError::Snapshot(_)
                 | PackError::Sample { .. }
                 | PackError::Whiteout { .. }
@@ -91,7 +95,6 @@ impl CliError {
                     LayerError::Source(_) | LayerError::Damaged { .. } | LayerError::Entry { .. },
                 ) => exit_code::SNAPSHOT,
                 PackError::Base(_) => exit_code::BASE,
-                PackError::Plan(_) | PackError::ModelDirectory { .. } => exit_code::USAGE,
                 PackError::Layer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::DiskSpace { .. } => exit_code::IMAGE,
                 PackError::Oci(error) => of_oci(error),

@@ -14,7 +14,7 @@ pub use self::{
     write::{Destination, Packed, PackedLayer},
 };
 use crate::{
-    base::{Base, BaseChoice},
+    base::{Base, BaseChoice, BaseError},
     blob::Spool,
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
@@ -207,7 +207,7 @@ pub fn prepare(
         BaseChoice::Scratch => Base::default(),
         BaseChoice::Binary(path) => Base::from_binary(path, &options.platform, options.modified)?,
         BaseChoice::Image(target) => {
-            let source = oci::open(target, registry)?;
+            let source = oci::open(target, registry).map_err(BaseError::Image)?;
             Base::from_image(&*source, &options.platform, &spool)?
         }
     };
