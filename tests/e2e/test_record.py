@@ -486,7 +486,7 @@ def test_timeouts(model, place):
     run, _ = record(model, place, "sleep", "100", options=["--timeout", "500ms", "--until", "never"], code=7)
     assert "not ready after 0.5 s" in run.stderr
     assert time.monotonic() - begin < 10
-    run, _ = record(model, place, "true", options=["--until", "never"])
+    run, _ = record(model, place, "true", options=["--until", "never"], code=7)
     assert "ended before it was ready" in run.stderr
 
 
