@@ -173,9 +173,9 @@ fn of_record(error: &RecordError) -> Option<&'static str> {
             Some("`fusermount3 -u -z DIR`, or as root `umount -l DIR`, takes it away")
         }
         RecordError::NotReady(_) => Some("the profile has what was read until then; --timeout takes more"),
-        RecordError::NotReadyAtEnd => {
-            Some("the profile has what was read until then, and says that it ended early")
-        }
+        RecordError::NotReadyAtEnd => Some(
+            "compare --until or --until-http with what the command says; a profile of it says `endedEarly`",
+        ),
         RecordError::Overlap(..) => Some("--cache DIR:/MOUNT mounts a cache elsewhere"),
         _ => None,
     }
