@@ -16,7 +16,7 @@ use super::{CliError, output, parse};
 use crate::{
     pack::PackError,
     profile::{
-        AccessKind, Engine, Folded, Profile, ProfileError, Tree,
+        AccessKind, Engine, Folded, Profile, ProfileError, Tree, directory_of,
         record::{
             CacheDirectory, Conditions, Ended, MountOptions, MountPoint, Mounts, Places, ReadyUrl,
             RecordError, Recorder, Signals, Stopped, Supervisor, Watchdog, guess_engine, guess_loader, watch,
@@ -244,10 +244,7 @@ fn check_output(path: &Path) -> Result<(), CliError> {
     if path.as_os_str() == "-" {
         return usage("standard output is the command's; name a file".to_owned());
     }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let parent = directory_of(path);
     if rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_err() || !parent.is_dir() {
         return usage(format!("cannot write in {}", parent.display()));
     }

@@ -32,7 +32,7 @@ pub use self::{
     picture::{html, svg},
     recording::{Engine, Host, Model, Recording, Source},
     resolve::{FileUse, Resolution, TimedRange, resolve},
-    save::write_whole,
+    save::{directory_of, write_whole},
     seconds::Seconds,
     summary::{FileSummary, Summary, summary, with_files},
 };

@@ -27,10 +27,7 @@ pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     if path.symlink_metadata().is_ok_and(|data| !data.is_file()) {
         return std::fs::write(path, text);
     }
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(path);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".starcar-");
     // As other programs create files; the umask takes away what it shall.
@@ -39,6 +36,14 @@ pub fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.persist(path)?;
     Ok(())
+}
+
+/// The directory in which a file of that path lies.
+pub fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
 }
 
 #[cfg(test)]
