@@ -4,6 +4,7 @@
 pub mod base;
 pub mod blob;
 pub mod cli;
+pub mod compile_cache;
 pub mod digest;
 pub mod estargz;
 pub mod glob;

@@ -1,0 +1,46 @@
+//! What will break elsewhere: paths of the host that made a cache, incomplete entries, mixed versions, secrets.
+//! Must not know the host where the cache will be used; that is `check`'s.
+
+use serde::Serialize;
+
+use super::{CacheError, CacheTree, identity::Identity};
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// The cache may not be used, or not safely.
+    Warning,
+    /// The cache must not be shipped as it is.
+    Error,
+}
+
+/// Something that was found in a cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The rule that found it, a short name such as `group-paths`.
+    pub rule: &'static str,
+    /// The first file that it was found in; `None` where it is about the whole cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How many files it was found in.
+    pub files: usize,
+    /// What is wrong and what follows.
+    pub reason: String,
+    /// What to do; empty where nothing need be done.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+}
+
+/// Looks for what will break elsewhere, the worst first.
+///
+/// # Errors
+/// [`CacheError::Read`] when a file cannot be read.
+pub fn lint(tree: &CacheTree, identity: &Identity) -> Result<Vec<Finding>, CacheError> {
+    let _ = (tree, identity);
+    Ok(Vec::new())
+}

@@ -1,0 +1,15 @@
+//! Compile caches: what torch.compile, vLLM, Triton and FlashInfer leave on disk so that the next start need not
+//! compile again. Finds them, tells what they are good for without running or unpickling anything, says what will
+//! not survive a move, and mends what can be mended. Must not know layers or OCI.
+
+mod error;
+pub mod identity;
+mod kind;
+pub mod lint;
+mod tree;
+
+pub use self::{
+    error::CacheError,
+    kind::Kind,
+    tree::{CacheDirectory, CacheFile, CacheTree, LeftOut},
+};
