@@ -54,4 +54,6 @@ pub struct LeftOut {
     pub path: String,
     /// Why, in a few words.
     pub reason: String,
+    /// Whether it is a symlink, so that something that the cache needs may be missing.
+    pub link: bool,
 }
