@@ -22,6 +22,7 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
             LayerKind::Small => "small files",
             LayerKind::Weights => "weights",
             LayerKind::Unused => "not read in a start",
+            LayerKind::Cache => "compile cache",
         };
         let number = prepared.plan_options.base_layers + index + 1;
         let _ = writeln!(

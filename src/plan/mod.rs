@@ -1,6 +1,7 @@
 //! The plan: which file goes to which layer, in what order, cut where, stored or compressed, and why.
 //! Pure: no I/O, no clock, no environment; the same input gives the same plan. Must not know bytes or HTTP.
 
+mod cache;
 mod chunks;
 mod error;
 mod estimate;
@@ -9,6 +10,7 @@ mod prefetch;
 mod storage;
 
 pub use self::{
+    cache::plan_cache,
     chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, chunk_lengths},
     error::PlanError,
     estimate::{Estimate, Link, Node, estimate_eager, estimate_lazy},
@@ -125,6 +127,8 @@ pub enum LayerKind {
     Weights,
     /// Files that a start does not read.
     Unused,
+    /// A compile cache.
+    Cache,
 }
 
 impl LayerKind {
@@ -135,6 +139,7 @@ impl LayerKind {
             Self::Small => "small",
             Self::Weights => "weights",
             Self::Unused => "unused",
+            Self::Cache => "cache",
         }
     }
 }
