@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::{
+    compile_cache::CacheRecord,
     digest::Digest,
     estargz::{
         EstargzReader, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, ReadError, TOC_DIGEST_ANNOTATION,
         toc::TocEntry,
     },
     oci::{ImageSource, OciError, Platform, STARCAR_PREFIX, digest_of, read_image},
+    pack::CACHES_LABEL,
 };
 
 /// An image, inspected.
@@ -196,4 +198,42 @@ fn lazy_layer(reader: &EstargzReader) -> LazyLayer {
 /// Length in bytes of the chunk that a TOC entry describes, of a file of `size` bytes: the last chunk states none.
 fn chunk_length(entry: &TocEntry, size: u64) -> u64 {
     if entry.chunk_size == 0 { size.saturating_sub(entry.chunk_offset) } else { entry.chunk_size }
+}
+/// What an image says of its compile caches.
+#[derive(Debug, Clone, Default)]
+pub struct ImageCaches {
+    /// The caches; none where the image has none, or starcar did not pack it.
+    pub records: Vec<CacheRecord>,
+    /// The GPU target that the image is for.
+    pub variant: Option<String>,
+    /// GPU targets of which there are variants of the image, sorted.
+    pub variants: Vec<String>,
+}
+
+/// Reads what an image says of its compile caches.
+///
+/// # Errors
+/// When the image cannot be read, or says something that starcar does not say.
+pub fn caches_of(source: &dyn ImageSource, platform: &Platform) -> Result<ImageCaches, OciError> {
+    let image = read_image(source, platform)?;
+    let damaged = |reason: String| OciError::Document {
+        what: "record of compile caches",
+        place: source.place(),
+        reason,
+    };
+    let labels =
+        image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
+    let annotations = image.manifest.annotations().clone().unwrap_or_default();
+    let variants: BTreeMap<String, String> = match annotations.get(&format!("{STARCAR_PREFIX}variants")) {
+        Some(json) => serde_json::from_str(json).map_err(|error| damaged(error.to_string()))?,
+        None => BTreeMap::new(),
+    };
+    Ok(ImageCaches {
+        records: match labels.get(CACHES_LABEL) {
+            Some(json) => CacheRecord::parse_all(json).map_err(damaged)?,
+            None => Vec::new(),
+        },
+        variant: labels.get(&format!("{STARCAR_PREFIX}variant")).cloned(),
+        variants: variants.into_keys().collect(),
+    })
 }

@@ -4,6 +4,7 @@ use std::io;
 
 use crate::{
     base::{BASE_DEFAULT, BaseError},
+    compile_cache::CacheError,
     layer::LayerError,
     oci::OciError,
     pack::PackError,
@@ -29,6 +30,10 @@ pub mod exit_code {
     pub const REGISTRY: u8 = 6;
     /// A profile cannot be read, written or recorded.
     pub const PROFILE: u8 = 7;
+    /// A compile cache cannot be read, or must not be shipped.
+    pub const CACHE: u8 = 8;
+    /// `starcar cache check` found that a cache does not fit. Errors have other codes.
+    pub const UNFIT: u8 = 1;
     /// `profile diff` found a difference, as `diff` says it. Errors have other codes.
     pub const DIFFERENT: u8 = 1;
     /// `starcar record` cannot run its command, as shells say it.
@@ -52,6 +57,16 @@ pub(super) enum CliError {
     /// A profile could not be read, written or made.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// A compile cache could not be read.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// An image has no compile caches.
+    #[error("{image} has no compile caches that starcar packed{}", variant_names(variants))]
+    NoCaches {
+        image: String,
+        /// GPU targets of its variants.
+        variants: Vec<String>,
+    },
     /// A start could not be recorded.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -79,6 +94,7 @@ impl CliError {
             Self::Usage(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
             Self::Output { .. } => exit_code::FAILURE,
             Self::Oci(error) => of_oci(error),
+            Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                 exit_code::NOT_FOUND
             }
@@ -94,6 +110,8 @@ impl CliError {
                 | PackError::Layer(
                     LayerError::Source(_) | LayerError::Damaged { .. } | LayerError::Entry { .. },
                 ) => exit_code::SNAPSHOT,
+                PackError::Cache(_) | PackError::CacheFindings { .. } => exit_code::CACHE,
+                PackError::CacheClash { .. } | PackError::CacheDirectory { .. } => exit_code::USAGE,
                 PackError::Base(_) => exit_code::BASE,
                 PackError::Layer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::DiskSpace { .. } => exit_code::IMAGE,
@@ -113,11 +131,22 @@ impl CliError {
             Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
+            Self::NoCaches { variants, .. } if !variants.is_empty() => {
+                Some(format!("name one with its target behind the tag, as in TAG-{}", variants[0]))
+            }
+            Self::NoCaches { .. } => Some("`starcar pack --cache DIR` packs them".to_owned()),
             Self::Profile(error) => of_profile(error),
             Self::Record(error) => of_record(error).map(str::to_owned),
             Self::Usage(_) => Some("`starcar help` and `starcar help COMMAND` list all options".to_owned()),
             _ => None,
         }
+    }
+}
+
+fn variant_names(targets: &[String]) -> String {
+    match targets {
+        [] => String::new(),
+        targets => format!("; they are in its variants for {}", targets.join(", ")),
     }
 }
 

@@ -7,8 +7,9 @@ use clap::{Args, ValueEnum};
 use super::{CliError, RegistryArguments, parse};
 use crate::{
     base::{BASE_DEFAULT, BaseChoice},
+    compile_cache::AT_DEFAULT,
     oci::Platform,
-    pack::{FormatChoice, ModelDirectory, PackOptions},
+    pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions},
     plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
     snapshot::SnapshotOptions,
@@ -73,6 +74,17 @@ pub(super) struct ImageArguments {
     /// which lets `auto` prefetch weights without delaying the container
     #[arg(long, value_enum, default_value_t = NodesArgument::Default, help_heading = "Order")]
     nodes: NodesArgument,
+
+    /// A compile cache to pack beside the model: its directory, or with KIND= (vllm, inductor, triton, flashinfer,
+    /// artifacts, generic) one that is taken to be of that kind, with KIND@TARGET= for that GPU target (repeatable)
+    #[arg(long, value_name = "[KIND[@TARGET]=]DIR", value_parser = parse::cache, help_heading = "Compile caches")]
+    cache: Vec<CacheOption>,
+    /// Where the serving side will have the compile caches; `starcar cache env` prints how
+    #[arg(long, value_name = "DIR", default_value = AT_DEFAULT, value_parser = parse::plain_directory, help_heading = "Compile caches")]
+    cache_at: String,
+    /// Refuse compile caches that there are warnings about
+    #[arg(long, help_heading = "Compile caches")]
+    strict: bool,
 
     /// Time that the image and the model's files bear, seconds since 1970
     #[arg(
@@ -157,6 +169,11 @@ impl ImageArguments {
             },
             profile,
             profile_is_specific,
+            caches: CacheOptions {
+                caches: self.cache.clone(),
+                at: self.cache_at.clone(),
+                strict: self.strict,
+            },
             chunk_size: self.estargz_chunk_size,
             max_layers: self.max_layers,
             threads: self

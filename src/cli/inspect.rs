@@ -37,11 +37,7 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CliError> {
     let inspection = inspect(&*source, &arguments.platform)?;
     match arguments.format {
         FormatArgument::Table => output::data(&text(&inspection)),
-        FormatArgument::Json => {
-            let json = serde_json::to_string_pretty(&inspection)
-                .map_err(|error| CliError::Output { what: "the answer".to_owned(), cause: error.into() })?;
-            output::data(&json)
-        }
+        FormatArgument::Json => output::json(&inspection),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line: arguments, printing, exit codes. Must not know formats or HTTP.
 
+mod cache;
 mod error;
 mod image_arguments;
 mod inspect;
@@ -35,7 +36,7 @@ struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
 5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, \
-written or recorded. `starcar record` passes on its command's.";
+written or recorded; 8 a compile cache cannot be read or must not be shipped. `starcar record` passes on its command's.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -43,6 +44,7 @@ enum Command {
     Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
+    Cache(cache::CacheArguments),
     Profile(profile::ProfileArguments),
     Record(Box<record::RecordArguments>),
     #[command(hide = true)]
@@ -112,6 +114,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
+        Command::Cache(arguments) => cache::run(&arguments),
         Command::Record(arguments) => record::run(&arguments),
         Command::RecordWatchdog(arguments) => {
             record::run_watchdog(&arguments);

@@ -18,6 +18,13 @@ pub(super) fn data(text: &str) -> Result<(), CliError> {
         .map_err(CliError::stdout)
 }
 
+/// Writes a document to standard output as JSON.
+pub(super) fn json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string_pretty(value)
+        .map_err(|error| CliError::Output { what: "the answer".to_owned(), cause: error.into() })?;
+    data(&text)
+}
+
 /// Writes a line of words to standard error. Nobody can be told when that fails.
 pub(super) fn words(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");

@@ -8,18 +8,19 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    CliError, ProgressArguments, image_arguments::ImageArguments, output, plan_text::plan_text,
-    progress::Progress,
+    CliError, ProgressArguments, cache::contract_text, image_arguments::ImageArguments, output,
+    plan_text::plan_text, progress::Progress,
 };
 use crate::{
+    compile_cache::lint::Severity,
     oci::{DEFAULT_TAG, Selector, Target},
-    pack::{Destination, Packed, Prepared, prepare},
+    pack::{Destination, Packed, Prepared, prepare, variant_tag},
     registry::Reference,
 };
 
 /// Pack a model snapshot into an image, and write or push it
 ///
-/// The manifest's digest is the last line on standard output; with --format json the JSON document has it.
+/// The manifest's digest is the last line on standard output, after a line for each variant; with --format json the JSON document has it.
 #[derive(Debug, Args)]
 pub(super) struct PackArguments {
     #[command(flatten)]
@@ -85,11 +86,14 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
             Target::Registry(_) => {}
         }
     }
-    if let Some(reference) = reference.filter(|_| arguments.push) {
+    if let Some(reference) = reference.clone().filter(|_| arguments.push) {
         destinations.push(Destination::Registry { registry: arguments.image.registry.open()?, reference });
     }
     let packed = prepared.write(&destinations, &progress)?;
     progress.finish();
+    if !arguments.progress.quiet {
+        say_caches(arguments, reference.as_ref(), &packed);
+    }
     report(arguments, &packed)
 }
 
@@ -98,7 +102,41 @@ pub(super) fn say(prepared: &Prepared, line: impl Fn(&str)) {
     for left_out in &prepared.snapshot.left_out {
         line(&format!("left out {left_out}"));
     }
+    for cache in &prepared.caches.caches {
+        let name = &cache.record.name;
+        for left_out in &cache.examined.tree.left_out {
+            line(&format!("left out {name}/{}: {}", left_out.path, left_out.reason));
+        }
+        for finding in &cache.examined.findings {
+            let text = format!("{name} cache: {finding}");
+            if finding.severity >= Severity::Warning { output::warning(&text) } else { line(&text) }
+        }
+    }
     prepared.warnings.iter().for_each(|warning| output::warning(warning));
+}
+
+/// Says what the serving side must do so that the caches are used.
+fn say_caches(arguments: &PackArguments, reference: Option<&Reference>, packed: &Packed) {
+    let name = |target: Option<&str>| match (reference, arguments.output.first()) {
+        (Some(reference), _) => {
+            let tag = variant_tag(reference.tag().unwrap_or(DEFAULT_TAG), target);
+            format!("{}/{}:{tag}", reference.registry(), reference.repository())
+        }
+        (None, Some(Target::Layout { path, .. })) => {
+            format!("oci:{}:{}", path.display(), variant_tag(arguments.output[0].new_tag(), target))
+        }
+        (None, Some(Target::Archive { path, .. })) => {
+            format!("oci-archive:{}:{}", path.display(), variant_tag(arguments.output[0].new_tag(), target))
+        }
+        _ => "this image".to_owned(),
+    };
+    let main = (None, packed.caches.as_slice());
+    let variants = packed.variants.iter();
+    let variants = variants.map(|variant| (Some(variant.target.as_str()), variant.image.caches.as_slice()));
+    for (target, records) in std::iter::once(main).chain(variants).filter(|(_, records)| !records.is_empty())
+    {
+        output::words(contract_text(records, &name(target)).trim_end());
+    }
 }
 
 fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
@@ -120,7 +158,15 @@ fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
             .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
     }
     match arguments.format {
-        FormatArgument::Text => output::data(&packed.digest.to_string()),
+        FormatArgument::Text => {
+            let mut lines: Vec<String> = packed
+                .variants
+                .iter()
+                .map(|variant| format!("{} {}", variant.target, variant.image.digest))
+                .collect();
+            lines.push(packed.digest.to_string());
+            output::data(&lines.join("\n"))
+        }
         FormatArgument::Json => output::data(&as_json()?),
     }
 }

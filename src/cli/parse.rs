@@ -1,5 +1,49 @@
 //! Values of options that clap does not know.
 
+use std::path::Path;
+
+use crate::{
+    compile_cache::{Kind, is_plain_directory},
+    pack::CacheOption,
+};
+
+/// A compile cache: `DIR`, `KIND=DIR` or `KIND@TARGET=DIR`.
+pub(super) fn cache(text: &str) -> Result<CacheOption, String> {
+    let option = |kind, target, path: &str| match path {
+        "" => Err("expected a directory".to_owned()),
+        path => Ok(CacheOption { path: path.into(), kind, target }),
+    };
+    // A directory may have an equals sign in its name.
+    let Some((before, path)) = text.split_once('=').filter(|_| !Path::new(text).exists()) else {
+        return option(None, None, text);
+    };
+    let (kind, target) = match before.split_once('@') {
+        Some((kind, target)) => (kind, Some(target)),
+        None => (before, None),
+    };
+    let kind = kind.parse::<Kind>()?;
+    let is_tag = |target: &str| {
+        let plain =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        !target.is_empty() && target.len() <= 64 && target.bytes().all(plain)
+    };
+    if let Some(target) = target.filter(|target| !is_tag(target)) {
+        return Err(format!(
+            "`{target}` cannot end a tag: small letters, digits, `-` and `.` do, as in sm90"
+        ));
+    }
+    option(Some(kind), target.map(str::to_owned), path)
+}
+
+/// An absolute directory that a shell takes as it is.
+pub(super) fn plain_directory(text: &str) -> Result<String, String> {
+    let directory = text.strip_suffix('/').unwrap_or(text);
+    if is_plain_directory(directory) {
+        return Ok(directory.to_owned());
+    }
+    Err("expected an absolute directory of letters, digits and `._-+@`, as in /tmp/compile-cache".to_owned())
+}
+
 /// A number of bytes: `4063232`, `64KiB`, `4MiB`, `1GiB`; `K`, `M` and `G` mean the same.
 pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
@@ -66,6 +110,17 @@ pub(super) fn positive(text: &str) -> Result<usize, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn caches() {
+        let of = |text: &str| cache(text).map(|option| (option.kind, option.target, option.path));
+        assert_eq!(of("/a"), Ok((None, None, "/a".into())));
+        assert_eq!(of("triton=/a=b"), Ok((Some(Kind::Triton), None, "/a=b".into())));
+        assert_eq!(of("vllm@sm90=/a"), Ok((Some(Kind::Vllm), Some("sm90".into()), "/a".into())));
+        for bad in ["", "vllm=", "cuda=/a", "vllm@=/a", "vllm@SM 90=/a"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn links() {

@@ -157,7 +157,7 @@ struct LayerDocument<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct FileDocument<'a> {
-    path: &'a str,
+    path: Cow<'a, str>,
     size: u64,
     compressed: bool,
     /// Lengths in bytes.
@@ -166,15 +166,18 @@ struct FileDocument<'a> {
 }
 
 fn json(prepared: &Prepared, estimates: &[EstimateRow]) -> Result<String, CliError> {
-    let layers = prepared.plan.layers.iter().map(|layer| LayerDocument {
+    let layers = prepared.planned().map(|(layer, files, directory)| LayerDocument {
         kind: layer.kind.name(),
         prioritized: layer.prioritized,
         files: layer
             .files
             .iter()
             .map(|file| FileDocument {
-                path: &prepared.files[file.index].path,
-                size: prepared.files[file.index].size,
+                path: match directory {
+                    Some(directory) => Cow::Owned(format!("{directory}/{}", files[file.index].path)),
+                    None => Cow::Borrowed(&files[file.index].path),
+                },
+                size: files[file.index].size,
                 compressed: file.storage == Storage::Compressed,
                 chunks: &file.chunks,
                 reason: &file.reason,

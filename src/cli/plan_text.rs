@@ -15,8 +15,9 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
     if prepared.plan_options.base_layers > 0 {
         let _ = writeln!(text, "base: {}", count(prepared.plan_options.base_layers, "layer"));
     }
-    for (index, layer) in prepared.plan.layers.iter().enumerate() {
-        let total: u64 = layer.files.iter().map(|file| prepared.files[file.index].size).sum();
+    for (index, (layer, files, directory)) in prepared.planned().enumerate() {
+        let total: u64 = layer.files.iter().map(|file| files[file.index].size).sum();
+        let directory = directory.map(|directory| format!("{directory}/")).unwrap_or_default();
         let kind = match layer.kind {
             LayerKind::Base => "base",
             LayerKind::Small => "small files",
@@ -36,13 +37,13 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
             .files
             .iter()
             .map(|planned| {
-                let file = &prepared.files[planned.index];
+                let file = &files[planned.index];
                 let storage = match planned.storage {
                     Storage::Stored => "stored",
                     Storage::Compressed => "compressed",
                 };
                 vec![
-                    format!("  {}", file.path),
+                    format!("  {directory}{}", file.path),
                     size(file.size),
                     storage.to_owned(),
                     count(planned.chunks.len(), "chunk"),
@@ -52,8 +53,10 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
             .collect();
         text.push_str(&table(&rows));
     }
-    let total: u64 = prepared.files.iter().map(|file| file.size).sum();
-    let _ = writeln!(text, "{}, {}", count(prepared.files.len(), "file"), size(total));
+    let planned = || {
+        prepared.planned().flat_map(|(layer, files, _)| layer.files.iter().map(|file| files[file.index].size))
+    };
+    let _ = writeln!(text, "{}, {}", count(planned().count(), "file"), size(planned().sum()));
     text
 }
 

@@ -4,6 +4,7 @@
 
 mod contract;
 mod error;
+mod examine;
 mod find;
 mod identical;
 pub mod identity;
@@ -17,6 +18,7 @@ mod walk;
 pub use self::{
     contract::{AT_DEFAULT, CacheRecord, Contract, MOUNTED_AT_DEFAULT, Variable},
     error::CacheError,
+    examine::{Examined, examine},
     find::{Found, find},
     identical::identical,
     kind::Kind,

@@ -2,7 +2,14 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{base::BaseError, layer::LayerError, oci::OciError, plan::PlanError, snapshot::SnapshotError};
+use crate::{
+    base::BaseError,
+    compile_cache::{CacheError, Kind, lint::Finding},
+    layer::LayerError,
+    oci::OciError,
+    plan::PlanError,
+    snapshot::SnapshotError,
+};
 
 /// Why a snapshot was not packed.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +29,41 @@ pub enum PackError {
     /// The image could not be written or pushed.
     #[error(transparent)]
     Oci(#[from] OciError),
+    /// A compile cache cannot be read or packed.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// A compile cache must not be shipped.
+    #[error("the compile cache {} must not be shipped as it is{}", path.display(), listed(findings))]
+    CacheFindings {
+        /// The cache's directory.
+        path: PathBuf,
+        /// What is wrong with it, more than nothing.
+        findings: Vec<Finding>,
+    },
+    /// Two compile caches would be in one image where an engine reads one.
+    #[error(
+        "{} and {} are both caches of {kind}{}; an image has room for one: merge them, or say which GPUs they are for \
+         with --cache {kind}@TARGET=DIR",
+        first.display(),
+        second.display(),
+        target.as_ref().map(|target| format!(" for {target}")).unwrap_or_default()
+    )]
+    CacheClash {
+        /// What made them.
+        kind: Kind,
+        /// One of them.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// The target that both are for; `None` where neither tells.
+        target: Option<String>,
+    },
+    /// The snapshot has something where the compile caches go.
+    #[error("the snapshot has {path}, where compile caches go; leave it out with --exclude")]
+    CacheDirectory {
+        /// The file's path in the snapshot.
+        path: String,
+    },
     /// A file of the snapshot cannot be looked into.
     #[error("cannot read {}", path.display())]
     Sample {
@@ -65,4 +107,9 @@ pub enum PackError {
     /// Threads could not be started.
     #[error("cannot start threads")]
     Threads(#[source] io::Error),
+}
+
+/// A line for each finding.
+fn listed(findings: &[Finding]) -> String {
+    findings.iter().map(|finding| format!("\n  {finding}")).collect()
 }

@@ -1,6 +1,8 @@
 //! Packing: ties snapshot, base, plan, layers, image and destination together, in that order. The one place
 //! that knows them all, and that decides nothing that one of them could.
 
+mod cache_labels;
+mod caches;
 mod entries;
 mod error;
 mod seal_layers;
@@ -9,9 +11,11 @@ mod write;
 
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
 
+pub(crate) use self::cache_labels::CACHES_LABEL;
 pub use self::{
+    caches::{CacheOption, CacheOptions, Caches, PreparedCache},
     error::PackError,
-    write::{Destination, Packed, PackedLayer},
+    write::{Destination, Packed, PackedLayer, PackedVariant, variant_tag},
 };
 use crate::{
     base::{Base, BaseChoice, BaseError},
@@ -19,7 +23,7 @@ use crate::{
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
     oci::{self, OciError, Platform},
-    plan::{Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, Prefetch, plan},
+    plan::{Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, PlannedLayer, Prefetch, plan},
     profile::{FileUse, Profile, Recording, Resolution, Source, Tree, resolve},
     registry::Registry,
     snapshot::{self, Snapshot, SnapshotOptions},
@@ -56,6 +60,8 @@ pub struct PackOptions {
     pub profile: Option<Profile>,
     /// Whether the profile is about this model, so that a path in it that the snapshot lacks is worth a word.
     pub profile_is_specific: bool,
+    /// Compile caches to pack.
+    pub caches: CacheOptions,
     /// Largest length of a chunk in bytes.
     pub chunk_size: u64,
     /// Largest number of layers.
@@ -166,15 +172,30 @@ pub struct Prepared {
     pub plan: Plan,
     /// How it was planned.
     pub plan_options: PlanOptions,
+    /// The compile caches.
+    pub caches: Caches,
     /// What the user should know.
     pub warnings: Vec<String>,
     options: PackOptions,
+    /// The layers that all images have, and then one for each compile cache.
     layers: Vec<LayerSpec>,
     base: Base,
     spool: Spool,
 }
 
 impl Prepared {
+    /// The planned layers above the base, each with what the planner was given for it, and compile caches with their
+    /// directory in the model's.
+    pub fn planned(&self) -> impl Iterator<Item = (&PlannedLayer, &[PlanFile], Option<&str>)> {
+        let of_model = self.plan.layers.iter().map(|layer| (layer, self.files.as_slice(), None));
+        let of_caches = self
+            .caches
+            .caches
+            .iter()
+            .map(|cache| (&cache.planned, cache.files.as_slice(), Some(cache.record.directory.as_str())));
+        of_model.chain(of_caches)
+    }
+
     /// Whether the layers will have prefetch landmarks: plain tar has none.
     pub fn has_landmarks(&self) -> bool {
         self.options.format.has_landmarks()
@@ -202,6 +223,13 @@ pub fn prepare(
     {
         return Err(PackError::Whiteout { path: file.path.clone() });
     }
+    let caches = caches::examine_all(&options.caches)?;
+    let in_the_way = format!("{}/", caches::CACHE_DIRECTORY);
+    if let Some(file) = snapshot.files.iter().find(|file| format!("{}/", file.path).starts_with(&in_the_way))
+        && !caches.caches.is_empty()
+    {
+        return Err(PackError::CacheDirectory { path: file.path.clone() });
+    }
     let spool = Spool::new(&options.temporary, SPOOL_MEMORY);
     let mut base = match &options.base {
         BaseChoice::Scratch => Base::default(),
@@ -223,10 +251,12 @@ pub fn prepare(
         chunk_size: options.chunk_size,
         max_layers: options.max_layers,
         base_layers: base.layers.len(),
+        other_layers: caches.layers(),
         base_prefetched: base.layers.iter().map(|layer| entries::base_prefetched(&layer.entries)).sum(),
     };
     let plan = plan(&files, &plan_options)?;
     warnings.extend(unread_shards(&plan, &files));
+    let caches = caches::prepare(caches, &options, &plan_options)?;
     let landmarks = options.format.has_landmarks();
     let mut layers: Vec<LayerSpec> = std::mem::take(&mut base.layers)
         .into_iter()
@@ -254,7 +284,26 @@ pub fn prepare(
             files: paths,
         });
     }
-    Ok(Prepared { snapshot, files, plan, plan_options, warnings, options, layers, base, spool })
+    for cache in &caches.caches {
+        let root = format!("{}/{}", options.model_directory.relative(), cache.record.directory);
+        let title = match &cache.record.target {
+            Some(target) => format!("{} cache for {target}", cache.record.name),
+            None => format!("{} cache", cache.record.name),
+        };
+        layers.push(LayerSpec {
+            kind: LayerKind::Cache,
+            created_by: format!("starcar pack: {title}"),
+            title,
+            entries: entries::of_cache(cache, &options.model_directory, options.modified, landmarks),
+            files: cache
+                .planned
+                .files
+                .iter()
+                .map(|file| format!("{root}/{}", cache.files[file.index].path))
+                .collect(),
+        });
+    }
+    Ok(Prepared { snapshot, files, plan, plan_options, caches, warnings, options, layers, base, spool })
 }
 
 /// What the profile says of each of the snapshot's files, and what the user should know of the profile.

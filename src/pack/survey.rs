@@ -5,12 +5,14 @@ use std::{
     fs::File,
     io::{self, Write},
     os::unix::fs::FileExt,
+    path::Path,
 };
 
 use flate2::{Compression as Level, write::DeflateEncoder};
 
 use super::PackError;
 use crate::{
+    compile_cache::CacheFile,
     plan::{Compression, PlanFile, Sample},
     profile::FileUse,
     snapshot::{SnapshotFile, WeightFormat},
@@ -31,7 +33,7 @@ pub(super) fn survey(
             let weights = file.weight_format.is_some();
             let size = file.stamp.size;
             let wanted = compression == Compression::Auto && !weights && size > 0;
-            let sample = wanted.then(|| sample(file)).transpose();
+            let sample = wanted.then(|| sample(&file.source, size)).transpose();
             let unreadable = |cause| PackError::Sample { path: file.source.clone(), cause };
             let sample = sample.map_err(unreadable)?;
             let header = match file.weight_format {
@@ -50,9 +52,33 @@ fn header_length(file: &SnapshotFile) -> io::Result<u64> {
     Ok(u64::from_le_bytes(length).saturating_add(8))
 }
 
-fn sample(file: &SnapshotFile) -> io::Result<Sample> {
-    let open = File::open(&file.source)?;
-    let size = file.stamp.size;
+/// Files of a compile cache below this size are compressed without a sample: they are code, text or tables.
+const SAMPLED_MIN: u64 = 1 << 20;
+
+/// Describes the files of a compile cache for the planner.
+pub(super) fn survey_cache(
+    files: &[CacheFile],
+    usage: Vec<Option<FileUse>>,
+    compression: Compression,
+) -> Result<Vec<PlanFile>, PackError> {
+    std::iter::zip(files, usage)
+        .map(|(file, usage)| {
+            let size = file.stamp.size;
+            let sample = match compression {
+                Compression::Auto if size >= SAMPLED_MIN => Some(
+                    sample(&file.source, size)
+                        .map_err(|cause| PackError::Sample { path: file.source.clone(), cause })?,
+                ),
+                Compression::Auto if size > 0 => Some(Sample { raw: 1, compressed: 0 }),
+                _ => None,
+            };
+            Ok(PlanFile { path: file.path.clone(), size, weights: false, header: None, sample, usage })
+        })
+        .collect()
+}
+
+fn sample(path: &Path, size: u64) -> io::Result<Sample> {
+    let open = File::open(path)?;
     let windows = if size <= 3 * WINDOW {
         vec![(0, size)]
     } else {
@@ -72,29 +98,18 @@ fn sample(file: &SnapshotFile) -> io::Result<Sample> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::blob::FileStamp;
 
-    fn file(directory: &Path, content: &[u8]) -> SnapshotFile {
-        let source = directory.join("file");
-        std::fs::write(&source, content).unwrap();
-        let stamp = FileStamp::of(&std::fs::metadata(&source).unwrap());
-        SnapshotFile {
-            path: "file".into(),
-            source,
-            stamp,
-            executable: false,
-            expected: Vec::new(),
-            weight_format: None,
-        }
+    fn sampled(content: &[u8]) -> Sample {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        std::fs::write(&path, content).unwrap();
+        sample(&path, content.len() as u64).unwrap()
     }
 
     #[test]
     fn text_shrinks_and_noise_does_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let text = sample(&file(directory.path(), "hello, world\n".repeat(100_000).as_bytes())).unwrap();
+        let text = sampled("hello, world\n".repeat(100_000).as_bytes());
         assert_eq!(text.raw, 3 * WINDOW);
         assert!(text.percent() < 10, "{text:?}");
         let mut state = 1_u64;
@@ -104,6 +119,6 @@ mod tests {
                 state.to_be_bytes()[0]
             })
             .collect();
-        assert!(sample(&file(directory.path(), &noise)).unwrap().percent() > 95);
+        assert!(sampled(&noise).percent() > 95);
     }
 }

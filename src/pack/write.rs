@@ -10,14 +10,15 @@ use chrono::{DateTime, SecondsFormat};
 use oci_spec::image::{ImageIndexBuilder, MediaType};
 use serde::Serialize;
 
-use super::{LayerSpec, PackError, Prepared, seal_layers};
+use super::{LayerSpec, PackError, Prepared, cache_labels, seal_layers};
 use crate::{
     blob::{BlobContent, MemoryBlob},
+    compile_cache::{CacheRecord, MOUNTED_AT_DEFAULT},
     digest::Digest,
     layer::SealedLayer,
     oci::{
-        BuiltImage, ConfigOptions, ImageLayer, Layout, OciError, REF_NAME_ANNOTATION, STARCAR_PREFIX,
-        build_image, write_archive,
+        BuiltImage, ConfigOptions, DEFAULT_TAG, ImageLayer, Layout, OciError, REF_NAME_ANNOTATION,
+        STARCAR_PREFIX, build_image, write_archive,
     },
     progress::Observer,
     push::push_image,
@@ -65,6 +66,23 @@ pub struct Packed {
     pub platform: String,
     /// The layers, lowest first.
     pub layers: Vec<PackedLayer>,
+    /// The compile caches in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub caches: Vec<CacheRecord>,
+    /// Images with the compile caches of one GPU target each, sorted by target.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<PackedVariant>,
+}
+
+/// An image with the compile caches of one GPU target.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PackedVariant {
+    /// The target.
+    pub target: String,
+    /// The image.
+    #[serde(flatten)]
+    pub image: Packed,
 }
 
 /// A blob without meaning.
@@ -120,40 +138,76 @@ impl Prepared {
         observer.hashing(self.payload());
         let sealed =
             seal_layers::seal_layers(&self.layers, &self.options, &self.spool, layout.as_ref(), observer)?;
-        let image = self.build(&sealed)?;
+        let variants: Vec<Image> = self
+            .caches
+            .targets
+            .iter()
+            .map(|target| self.image(Some(target), &[], &sealed))
+            .collect::<Result<_, _>>()?;
+        let main = self.image(None, &variants, &sealed)?;
+        // The image that has the tag as it was given comes last: what it says of its variants is true by then.
+        let images: Vec<&Image> = variants.iter().chain([&main]).collect();
+        for destination in destinations {
+            if let Destination::Archive { path, tag } = destination {
+                let blobs = self.blobs(0..self.layers.len(), &sealed, layout.as_ref())?;
+                archive(path, tag, &images, blobs)?;
+                continue;
+            }
+            for image in &images {
+                let built = &image.built;
+                match destination {
+                    Destination::Layout { tag, .. } => {
+                        if let Some(layout) = &layout {
+                            layout.add_blob(&built.config)?;
+                            layout.add_blob(&built.manifest)?;
+                            layout.tag(built.descriptor.clone(), &image.tag(tag))?;
+                        }
+                    }
+                    Destination::Archive { .. } => {}
+                    Destination::Registry { registry, reference } => {
+                        let mut blobs = self.blobs(image.layers.iter().copied(), &sealed, layout.as_ref())?;
+                        blobs.push(Arc::new(MemoryBlob::new(built.config.clone())));
+                        let media_type = MediaType::ImageManifest;
+                        let reference = image.reference(reference);
+                        push_image(
+                            registry,
+                            &reference,
+                            &blobs,
+                            media_type.as_ref(),
+                            &built.manifest,
+                            observer,
+                        )?;
+                    }
+                }
+            }
+        }
+        let mut packed = self.packed(&sealed, &main);
+        packed.variants = std::iter::zip(&self.caches.targets, &variants)
+            .map(|(target, image)| PackedVariant {
+                target: target.clone(),
+                image: self.packed(&sealed, image),
+            })
+            .collect();
+        Ok(packed)
+    }
+
+    /// The content of some layers.
+    fn blobs(
+        &self,
+        layers: impl Iterator<Item = usize>,
+        sealed: &[SealedLayer],
+        layout: Option<&Layout>,
+    ) -> Result<Vec<Arc<dyn BlobContent>>, PackError> {
         let mut blobs: Vec<Arc<dyn BlobContent>> = Vec::new();
-        for layer in &sealed {
+        for layer in layers.map(|index| &sealed[index]) {
             // A layer that was not kept was written to the layout.
             if let Some(blob) = &layer.blob {
                 blobs.push(Arc::clone(blob) as Arc<dyn BlobContent>);
-            } else if let Some(layout) = &layout {
+            } else if let Some(layout) = layout {
                 blobs.push(layout.blob(layer.digest, layer.size)?);
             }
         }
-        blobs.push(Arc::new(MemoryBlob::new(image.config.clone())));
-        for destination in destinations {
-            match destination {
-                Destination::Layout { tag, .. } => {
-                    if let Some(layout) = &layout {
-                        layout.add_blob(&image.config)?;
-                        layout.add_blob(&image.manifest)?;
-                        layout.tag(image.descriptor.clone(), tag)?;
-                    }
-                }
-                Destination::Archive { path, tag } => archive(path, tag, &image, &blobs)?,
-                Destination::Registry { registry, reference } => {
-                    push_image(
-                        registry,
-                        reference,
-                        &blobs,
-                        MediaType::ImageManifest.as_ref(),
-                        &image.manifest,
-                        observer,
-                    )?;
-                }
-            }
-        }
-        Ok(self.packed(&sealed, &image))
+        Ok(blobs)
     }
 
     fn create_layout(&self, path: &Path) -> Result<Layout, PackError> {
@@ -178,28 +232,48 @@ impl Prepared {
             .sum()
     }
 
-    fn build(&self, sealed: &[SealedLayer]) -> Result<BuiltImage, PackError> {
-        let layers: Vec<ImageLayer<'_>> = self
-            .layers
+    /// The image for a target, or the one without, which lists its variants.
+    fn image(
+        &self,
+        target: Option<&String>,
+        variants: &[Image],
+        sealed: &[SealedLayer],
+    ) -> Result<Image, PackError> {
+        let of_model = self.layers.len() - self.caches.caches.len();
+        let caches = self.caches.of_image(target.map(String::as_str));
+        let layers: Vec<usize> = (0..of_model).chain(caches.iter().map(|index| of_model + index)).collect();
+        let records: Vec<CacheRecord> =
+            caches.iter().map(|index| self.caches.caches[*index].record.clone()).collect();
+        let listed: Vec<ImageLayer<'_>> = layers
             .iter()
-            .zip(sealed)
-            .map(|(spec, sealed)| ImageLayer {
-                sealed,
-                created_by: spec.created_by.clone(),
-                annotations: BTreeMap::from([
-                    (format!("{STARCAR_PREFIX}layer.kind"), spec.kind.name().to_owned()),
-                    (format!("{STARCAR_PREFIX}layer.title"), spec.title.clone()),
-                ]),
+            .map(|index| {
+                let spec = &self.layers[*index];
+                ImageLayer {
+                    sealed: &sealed[*index],
+                    created_by: spec.created_by.clone(),
+                    annotations: BTreeMap::from([
+                        (format!("{STARCAR_PREFIX}layer.kind"), spec.kind.name().to_owned()),
+                        (format!("{STARCAR_PREFIX}layer.title"), spec.title.clone()),
+                    ]),
+                }
             })
             .collect();
+        let mut labels = self.labels();
+        labels.extend(target.map(|target| (format!("{STARCAR_PREFIX}variant"), target.clone())));
+        let mut annotations = self.annotations(&labels);
+        annotations.extend(variants_annotation(variants));
+        labels.extend(cache_labels::labels(&records));
+        let name = self.snapshot.repository.as_deref().unwrap_or("this image");
+        annotations.extend(cache_labels::annotations(&records, MOUNTED_AT_DEFAULT, name));
         let options = ConfigOptions {
             platform: self.options.platform.clone(),
             environment: self.base.environment.clone(),
-            labels: self.labels(),
-            annotations: self.annotations(),
+            labels,
+            annotations,
             created: self.options.modified,
         };
-        Ok(build_image(&layers, &options)?)
+        let built = build_image(&listed, &options)?;
+        Ok(Image { target: target.cloned(), built, layers, records })
     }
 
     /// What the image says of itself under starcar's own prefix.
@@ -220,8 +294,8 @@ impl Prepared {
         labels
     }
 
-    fn annotations(&self) -> BTreeMap<String, String> {
-        let mut annotations = self.labels();
+    fn annotations(&self, labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut annotations = labels.clone();
         let mut add = |name: &str, value: Option<String>| {
             if let Some(value) = value {
                 annotations.insert(format!("org.opencontainers.image.{name}"), value);
@@ -236,16 +310,58 @@ impl Prepared {
         annotations
     }
 
-    fn packed(&self, sealed: &[SealedLayer], image: &BuiltImage) -> Packed {
+    fn packed(&self, sealed: &[SealedLayer], image: &Image) -> Packed {
+        let Image { built, layers, records, .. } = image;
         Packed {
-            digest: image.digest,
+            digest: built.digest,
             media_type: MediaType::ImageManifest.to_string(),
-            size: image.manifest.len() as u64,
-            config: PackedBlob { digest: Digest::of(&image.config), size: image.config.len() as u64 },
+            size: built.manifest.len() as u64,
+            config: PackedBlob { digest: Digest::of(&built.config), size: built.config.len() as u64 },
             platform: self.options.platform.to_string(),
-            layers: self.layers.iter().zip(sealed).map(|(spec, sealed)| packed_layer(spec, sealed)).collect(),
+            layers: layers.iter().map(|index| packed_layer(&self.layers[*index], &sealed[*index])).collect(),
+            caches: records.clone(),
+            variants: Vec::new(),
         }
     }
+}
+
+/// An image that is built from layers that are sealed.
+struct Image {
+    target: Option<String>,
+    built: BuiltImage,
+    /// Indices of its layers.
+    layers: Vec<usize>,
+    records: Vec<CacheRecord>,
+}
+
+impl Image {
+    /// The image's tag where the user asked for `tag`.
+    fn tag(&self, tag: &str) -> String {
+        variant_tag(tag, self.target.as_deref())
+    }
+
+    fn reference(&self, reference: &Reference) -> Reference {
+        if self.target.is_none() {
+            return reference.clone();
+        }
+        let tag = self.tag(reference.tag().unwrap_or(DEFAULT_TAG));
+        Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag)
+    }
+}
+
+/// The digests of the variants' manifests by target.
+fn variants_annotation(variants: &[Image]) -> Option<(String, String)> {
+    let digests: BTreeMap<&str, String> = variants
+        .iter()
+        .filter_map(|image| Some((image.target.as_deref()?, image.built.digest.to_string())))
+        .collect();
+    let json = serde_json::to_string(&digests).ok().filter(|_| !digests.is_empty())?;
+    Some((format!("{STARCAR_PREFIX}variants"), json))
+}
+
+/// The tag of the image for a GPU target: the tag that was asked for, a hyphen and the target.
+pub fn variant_tag(tag: &str, target: Option<&str>) -> String {
+    target.map_or_else(|| tag.to_owned(), |target| format!("{tag}-{target}"))
 }
 
 fn packed_layer(spec: &LayerSpec, sealed: &SealedLayer) -> PackedLayer {
@@ -263,23 +379,27 @@ fn packed_layer(spec: &LayerSpec, sealed: &SealedLayer) -> PackedLayer {
 fn archive(
     path: &Path,
     tag: &str,
-    image: &BuiltImage,
-    blobs: &[Arc<dyn BlobContent>],
+    images: &[&Image],
+    mut blobs: Vec<Arc<dyn BlobContent>>,
 ) -> Result<(), PackError> {
-    let mut descriptor = image.descriptor.clone();
-    descriptor.set_annotations(Some([(REF_NAME_ANNOTATION.to_owned(), tag.to_owned())].into()));
+    let mut manifests = Vec::new();
+    for image in images {
+        let mut descriptor = image.built.descriptor.clone();
+        descriptor.set_annotations(Some([(REF_NAME_ANNOTATION.to_owned(), image.tag(tag))].into()));
+        manifests.push(descriptor);
+        blobs.push(Arc::new(MemoryBlob::new(image.built.config.clone())));
+        blobs.push(Arc::new(MemoryBlob::new(image.built.manifest.clone())));
+    }
     let index = ImageIndexBuilder::default()
         .schema_version(2_u32)
         .media_type(MediaType::ImageIndex)
-        .manifests(vec![descriptor])
+        .manifests(manifests)
         .build()
         .map_err(|error| OciError::Document {
             what: "index",
             place: format!("oci-archive:{}", path.display()),
             reason: error.to_string(),
         })?;
-    let mut blobs = blobs.to_vec();
-    blobs.push(Arc::new(MemoryBlob::new(image.manifest.clone())));
     // One copy of equal layers is enough, and tar would keep both.
     let mut seen = std::collections::HashSet::new();
     blobs.retain(|blob| seen.insert(blob.digest()));

@@ -69,6 +69,7 @@ mod tests {
             chunk_size: CHUNK_SIZE_DEFAULT,
             max_layers: 10,
             base_layers: 0,
+            other_layers: 0,
             base_prefetched: 0,
         };
         let layer = plan_cache(files, &options);

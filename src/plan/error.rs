@@ -3,14 +3,14 @@
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// The base leaves no layer for the model.
+    /// Base and compile caches leave no layer for the model.
     #[error(
-        "the base alone has {base_layers} layers and at most {max_layers} are allowed; \
+        "base and compile caches alone have {taken} layers and at most {max_layers} are allowed; \
          raise --max-layers or choose a smaller base"
     )]
     NoLayerLeft {
-        /// Layers of the base.
-        base_layers: usize,
+        /// Layers of base and compile caches.
+        taken: usize,
         /// Layers that are allowed.
         max_layers: usize,
     },

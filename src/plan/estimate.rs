@@ -396,6 +396,7 @@ mod tests {
             chunk_size: CHUNK_SIZE_DEFAULT,
             max_layers: 100,
             base_layers: 1,
+            other_layers: 0,
             base_prefetched: 0,
         };
         let files = files();

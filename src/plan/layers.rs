@@ -50,10 +50,10 @@ pub fn plan(files: &[PlanFile], options: &PlanOptions) -> Result<Plan, PlanError
             maximum: CHUNK_SIZE_MAX,
         });
     }
-    let (base_layers, max_layers) = (options.base_layers, options.max_layers);
-    let budget = max_layers.saturating_sub(base_layers);
+    let (taken, max_layers) = (options.base_layers + options.other_layers, options.max_layers);
+    let budget = max_layers.saturating_sub(taken);
     if budget == 0 {
-        return Err(PlanError::NoLayerLeft { base_layers, max_layers });
+        return Err(PlanError::NoLayerLeft { taken, max_layers });
     }
 
     let drafts = draft(files, options);
@@ -249,6 +249,7 @@ mod tests {
             chunk_size: CHUNK_SIZE_DEFAULT,
             max_layers,
             base_layers: 1,
+            other_layers: 0,
             base_prefetched: 0,
         }
     }

@@ -56,6 +56,8 @@ pub struct PlanOptions {
     pub max_layers: usize,
     /// Layers that the base takes of those.
     pub base_layers: usize,
+    /// Layers that come on top, of compile caches.
+    pub other_layers: usize,
     /// Bytes of the base that a node fetches before a container runs.
     pub base_prefetched: u64,
 }

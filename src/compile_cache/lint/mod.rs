@@ -1,6 +1,8 @@
 //! What will break elsewhere: paths of the host that made a cache, incomplete entries, mixed versions, secrets.
 //! Must not know the host where the cache will be used; that is `check`'s.
 
+use std::fmt;
+
 use serde::Serialize;
 
 use super::{CacheError, CacheTree, identity::Identity};
@@ -34,6 +36,21 @@ pub struct Finding {
     /// What to do; empty where nothing need be done.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remedy: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.reason)?;
+        match (&self.path, self.files) {
+            (Some(path), 0 | 1) => write!(f, " ({path})")?,
+            (Some(path), files) => write!(f, " ({path} and {} more)", files - 1)?,
+            (None, _) => {}
+        }
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
 }
 
 /// Looks for what will break elsewhere, the worst first.

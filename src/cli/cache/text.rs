@@ -1,0 +1,100 @@
+//! Compile caches in words.
+
+use crate::{
+    cli::output::{count, size, table},
+    compile_cache::{
+        CacheRecord, Contract, MOUNTED_AT_DEFAULT,
+        identity::{Attribute, Evidence, Identity},
+        lint::{Finding, Severity},
+    },
+};
+
+/// What `pack` says of the caches in an image: what they are, and what the serving side must do.
+pub(in crate::cli) fn contract_text(records: &[CacheRecord], image: &str) -> String {
+    let mut text = String::new();
+    for record in records {
+        text.push_str(&format!(
+            "{} cache: {}, {}{}\n",
+            record.name,
+            count(usize::try_from(record.files).unwrap_or(usize::MAX), "file"),
+            size(record.size),
+            record.target.as_ref().map(|target| format!(", for {target}")).unwrap_or_default(),
+        ));
+    }
+    text + &Contract { records, mounted_at: MOUNTED_AT_DEFAULT, at: None }.shell(image)
+}
+
+/// An identity as a table: attribute, values, and where the first of each was found. What matters and is not known
+/// is said to be unknown.
+pub(super) fn identity_text(identity: &Identity) -> String {
+    let mut rows = Vec::new();
+    for (attribute, name) in NAMES {
+        let facts = identity.facts(attribute);
+        if facts.is_empty() && EXPECTED.contains(&attribute) {
+            rows.push(vec![format!("  {name}"), "unknown".to_owned()]);
+        }
+        for (index, fact) in facts.iter().enumerate() {
+            let name = if index == 0 { format!("  {name}") } else { String::new() };
+            rows.push(vec![
+                name,
+                fact.value.clone(),
+                fact.evidence.first().map(evidence).unwrap_or_default(),
+            ]);
+        }
+    }
+    table(&rows)
+}
+
+fn evidence(evidence: &Evidence) -> String {
+    match (evidence.path.is_empty(), evidence.offset) {
+        (true, _) => String::new(),
+        (false, Some(offset)) => format!("{} at byte {offset} of {}", evidence.found, evidence.path),
+        (false, None) => format!("{} ({})", evidence.found, evidence.path),
+    }
+}
+
+/// What was found wrong, a line for each.
+pub(super) fn findings_text(findings: &[Finding]) -> String {
+    let name = |severity| match severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+        Severity::Note => "note",
+    };
+    findings.iter().map(|finding| format!("  {}: {finding}\n", name(finding.severity))).collect()
+}
+
+/// All attributes in the order in which they are shown.
+pub(super) const NAMES: [(Attribute, &str); 22] = [
+    (Attribute::Backend, "backend"),
+    (Attribute::Architecture, "architecture"),
+    (Attribute::GpuName, "GPU"),
+    (Attribute::Multiprocessors, "multiprocessors"),
+    (Attribute::WarpSize, "warp size"),
+    (Attribute::Ptx, "PTX"),
+    (Attribute::Cuda, "CUDA"),
+    (Attribute::Rocm, "ROCm"),
+    (Attribute::InstructionSet, "instruction set"),
+    (Attribute::Python, "Python"),
+    (Attribute::Torch, "torch"),
+    (Attribute::Triton, "Triton"),
+    (Attribute::Engine, "engine"),
+    (Attribute::EngineVersion, "engine version"),
+    (Attribute::FlashInfer, "FlashInfer"),
+    (Attribute::Rank, "rank"),
+    (Attribute::TensorParallel, "tensor-parallel size"),
+    (Attribute::DataParallel, "data-parallel size"),
+    (Attribute::DeviceIndex, "device index"),
+    (Attribute::Model, "model"),
+    (Attribute::Format, "format"),
+    (Attribute::Key, "key"),
+];
+
+/// Attributes that decide whether a cache is used.
+const EXPECTED: [Attribute; 6] = [
+    Attribute::Backend,
+    Attribute::Architecture,
+    Attribute::GpuName,
+    Attribute::Python,
+    Attribute::Torch,
+    Attribute::Triton,
+];
