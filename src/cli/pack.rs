@@ -97,6 +97,9 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
     report(arguments, &packed)
 }
 
+/// Parts of a cache left out that are named before they are only counted: there may be a lock for each kernel.
+const LEFT_OUT_SHOWN: usize = 5;
+
 /// Says what is left out, and what the user should know.
 pub(super) fn say(prepared: &Prepared, line: impl Fn(&str)) {
     for left_out in &prepared.snapshot.left_out {
@@ -104,8 +107,12 @@ pub(super) fn say(prepared: &Prepared, line: impl Fn(&str)) {
     }
     for cache in &prepared.caches.caches {
         let name = &cache.record.name;
-        for left_out in &cache.examined.tree.left_out {
+        let left_out = &cache.examined.tree.left_out;
+        for left_out in left_out.iter().take(LEFT_OUT_SHOWN) {
             line(&format!("left out {name}/{}: {}", left_out.path, left_out.reason));
+        }
+        if left_out.len() > LEFT_OUT_SHOWN {
+            line(&format!("left out {} more of {name}", left_out.len() - LEFT_OUT_SHOWN));
         }
         for finding in &cache.examined.findings {
             let text = format!("{name} cache: {finding}");

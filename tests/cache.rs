@@ -1,0 +1,374 @@
+//! Compile caches as users and pipelines meet them: packed, shared between images, looked at. The trees are made
+//! here; `tests/e2e` has those of real compilers.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::{Path, PathBuf},
+    process::Output,
+    time::{Duration, SystemTime},
+};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+use support::registry::FakeRegistry;
+
+const EXAMPLE: &str = "examples/tiny-llama";
+/// Time of change of every file, in seconds since 1970.
+const MODIFIED: u64 = 1_700_000_000;
+
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+fn starcar(arguments: &[&str]) -> Run {
+    let output: Output = Command::cargo_bin("starcar")
+        .unwrap()
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("SOURCE_DATE_EPOCH")
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// Packs the example with further arguments; the metadata.
+fn packed(arguments: &[&str]) -> Value {
+    let run = starcar(&[&["pack", EXAMPLE, "--base", "scratch", "--format", "json"], arguments].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    serde_json::from_str(&run.stdout).unwrap()
+}
+
+fn digests(image: &Value, kind: &str) -> Vec<String> {
+    let layers = image["layers"].as_array().unwrap().iter();
+    let of_kind = layers.filter(|layer| kind.is_empty() || layer["kind"] == kind);
+    of_kind.map(|layer| layer["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Entries of a gzip layer in a layout: type, mode, time of change and, for links, target, by path, in order.
+fn entries(layout: &Path, digest: &str) -> Vec<(String, (tar::EntryType, u32, u64, String))> {
+    let blob = File::open(layout.join("blobs/sha256").join(&digest[7..])).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(blob));
+    archive
+        .entries()
+        .unwrap()
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            let link = entry.link_name().unwrap().map(|path| path.display().to_string()).unwrap_or_default();
+            let facts = (header.entry_type(), header.mode().unwrap(), header.mtime().unwrap(), link);
+            (entry.path().unwrap().display().to_string(), facts)
+        })
+        .collect()
+}
+
+fn content(layout: &Path, digest: &str, path: &str) -> String {
+    let blob = File::open(layout.join("blobs/sha256").join(&digest[7..])).unwrap();
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(blob));
+    let mut entries = archive.entries().unwrap().map(Result::unwrap);
+    let mut entry = entries.find(|entry| entry.path().unwrap() == Path::new(path)).unwrap();
+    let mut text = String::new();
+    entry.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn write(root: &Path, files: &[(&str, &str)]) -> PathBuf {
+    for (path, content) in files {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        if path.extension().is_some_and(|extension| extension == "sh") {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        }
+    }
+    age(root);
+    root.to_owned()
+}
+
+/// Gives everything below `root` the same time of change.
+fn age(root: &Path) {
+    for entry in walkdir::WalkDir::new(root).contents_first(true) {
+        let entry = entry.unwrap();
+        if entry.file_type().is_symlink() {
+            continue;
+        }
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(MODIFIED);
+        File::open(entry.path()).unwrap().set_modified(time).unwrap();
+    }
+}
+
+/// A Triton kernel whose group names the place where it was made.
+fn triton(root: &Path, architecture: u32) -> PathBuf {
+    let kernel = "2KWZU5NBV7DGHTOQZNYQVHZHTW5Y7G5YTDWJ3UMSJ5OVQ5Z6YB6A";
+    let group = format!(
+        r#"{{"child_paths": {{"add.cubin": "/home/u/.triton/cache/{kernel}/add.cubin", "add.json": "/home/u/.triton/cache/{kernel}/add.json"}}}}"#
+    );
+    let json = format!(
+        r#"{{"name": "add", "target": {{"backend": "cuda", "arch": {architecture}, "warp_size": 32}}, "triton_version": "3.9.0"}}"#
+    );
+    write(
+        root,
+        &[
+            (&format!("{kernel}/__grp__add.json"), &group),
+            (&format!("{kernel}/add.json"), &json),
+            (&format!("{kernel}/add.cubin"), "cubin"),
+            (&format!("{kernel}/lock"), ""),
+        ],
+    )
+}
+
+fn oci(path: &Path) -> String {
+    format!("oci:{}", path.display())
+}
+
+#[test]
+fn a_cache_is_a_layer_of_its_own() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = write(
+        &root.path().join("cache"),
+        &[("a/one", "same"), ("a/two", "same"), ("b/kernel.so", "x"), ("b/run.sh", "x"), ("b/x.lock", "")],
+    );
+    fs::create_dir(cache.join("empty")).unwrap();
+    age(&cache);
+    let layout = root.path().join("layout");
+    let without = packed(&["-o", &oci(&layout)]);
+    let argument = format!("inductor={}", cache.display());
+    let with = packed(&["-o", &oci(&layout), "--cache", &argument]);
+    let layers = digests(&with, "");
+    assert_eq!(layers[..layers.len() - 1], digests(&without, ""), "the model's layers are the same");
+    assert_eq!(with["layers"].as_array().unwrap().last().unwrap()["kind"], "cache");
+
+    let entries = entries(&layout, layers.last().unwrap());
+    let paths: Vec<&str> = entries.iter().map(|(path, _)| path.trim_end_matches('/')).collect();
+    let place = "models/compile-cache/inductor";
+    let own = |name: &str| format!("{place}/{name}");
+    assert_eq!(
+        paths,
+        [
+            "models",
+            "models/compile-cache",
+            place,
+            &own("a"),
+            &own("b"),
+            &own("empty"),
+            &own("a/one"),
+            &own("b/kernel.so"),
+            &own("b/run.sh"),
+            ".prefetch.landmark",
+            &own("a/two"),
+            "stargz.index.json",
+        ]
+    );
+    let facts: BTreeMap<&str, &(tar::EntryType, u32, u64, String)> =
+        entries.iter().map(|(path, facts)| (path.trim_end_matches('/'), facts)).collect();
+    let of = |name: &str| facts[own(name).as_str()].clone();
+    let (file, directory, link) = (tar::EntryType::Regular, tar::EntryType::Directory, tar::EntryType::Link);
+    assert_eq!(of("a/one"), (file, 0o644, MODIFIED, String::new()));
+    assert_eq!(of("b/kernel.so"), (file, 0o755, MODIFIED, String::new()));
+    assert_eq!(of("b/run.sh"), (file, 0o755, MODIFIED, String::new()));
+    assert_eq!(of("empty"), (directory, 0o755, MODIFIED, String::new()));
+    assert_eq!(of("a/two").0, link);
+    assert_eq!(of("a/two").3, own("a/one"));
+}
+
+/// KServe's fetch mode reads plain tar layers and no hard links.
+#[test]
+fn plain_tar_layers_have_no_links() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = write(&root.path().join("cache"), &[("one", "same"), ("two", "same")]);
+    let layout = root.path().join("layout");
+    let argument = format!("triton={}", cache.display());
+    let image = packed(&["-o", &oci(&layout), "--cache", &argument, "--layer-format", "tar"]);
+    let digest = digests(&image, "cache").remove(0);
+    let blob = File::open(layout.join("blobs/sha256").join(&digest[7..])).unwrap();
+    let mut archive = tar::Archive::new(blob);
+    let kinds: Vec<tar::EntryType> =
+        archive.entries().unwrap().map(|entry| entry.unwrap().header().entry_type()).collect();
+    assert!(!kinds.contains(&tar::EntryType::Link), "{kinds:?}");
+}
+
+#[test]
+fn groups_name_the_place_at_run_time() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = triton(&root.path().join("cache"), 90);
+    let layout = root.path().join("layout");
+    let image = packed(&[
+        "-o",
+        &oci(&layout),
+        "--cache",
+        cache.to_str().unwrap(),
+        "--cache-at",
+        "/var/cache/starcar",
+    ]);
+    let path = "models/compile-cache/triton/2KWZU5NBV7DGHTOQZNYQVHZHTW5Y7G5YTDWJ3UMSJ5OVQ5Z6YB6A";
+    let group = content(&layout, &digests(&image, "cache")[0], &format!("{path}/__grp__add.json"));
+    let group: Value = serde_json::from_str(&group).unwrap();
+    let child = "/var/cache/starcar/triton/2KWZU5NBV7DGHTOQZNYQVHZHTW5Y7G5YTDWJ3UMSJ5OVQ5Z6YB6A/add.cubin";
+    assert_eq!(group["child_paths"]["add.cubin"], child);
+
+    let env = starcar(&["cache", "env", &oci(&layout), "--format", "env"]);
+    assert_eq!(env.stdout, "TRITON_CACHE_DIR=/var/cache/starcar/triton\n");
+    let json = starcar(&["cache", "env", &oci(&layout), "--format", "json", "--at", "/c"]);
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["environment"]["TRITON_CACHE_DIR"], "/c/triton");
+    assert_eq!(json["copies"][0]["from"], "/mnt/models/compile-cache/triton");
+}
+
+#[test]
+fn caches_of_several_gpus_make_variants() {
+    let root = tempfile::tempdir().unwrap();
+    let (old, new) = (triton(&root.path().join("old"), 75), triton(&root.path().join("new"), 90));
+    let (old, new) = (format!("triton@sm75={}", old.display()), format!("triton@sm90={}", new.display()));
+    let layout = root.path().join("layout");
+    let out = format!("{}:v1", oci(&layout));
+    let image = packed(&["-o", &out, "--cache", &old, "--cache", &new]);
+    assert_eq!(digests(&image, "cache"), [""; 0]);
+    let variants = image["variants"].as_array().unwrap();
+    let targets: Vec<&str> = variants.iter().map(|variant| variant["target"].as_str().unwrap()).collect();
+    assert_eq!(targets, ["sm75", "sm90"]);
+    let model = digests(&image, "");
+    for variant in variants {
+        let layers = digests(variant, "");
+        assert_eq!(layers[..layers.len() - 1], model, "the model's layers are shared");
+        assert_eq!(digests(variant, "cache").len(), 1);
+    }
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let tags: Vec<&str> = index["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|manifest| manifest["annotations"]["org.opencontainers.image.ref.name"].as_str().unwrap())
+        .collect();
+    assert_eq!(tags, ["v1-sm75", "v1-sm90", "v1"]);
+
+    let inspection = starcar(&["inspect", &out, "--format", "json"]);
+    let inspection: Value = serde_json::from_str(&inspection.stdout).unwrap();
+    let listed: Value =
+        serde_json::from_str(inspection["annotations"]["dev.starcar.variants"].as_str().unwrap()).unwrap();
+    assert_eq!(listed["sm90"], variants[1]["digest"]);
+
+    let text =
+        starcar(&["pack", EXAMPLE, "--base", "scratch", "-q", "-o", &out, "--cache", &old, "--cache", &new]);
+    let lines: Vec<&str> = text.stdout.lines().collect();
+    assert_eq!(lines.len(), 3);
+    assert!(lines[0].starts_with("sm75 sha256:") && lines[2].starts_with("sha256:"), "{lines:?}");
+
+    let refused = starcar(&["cache", "env", &out]);
+    assert_eq!(refused.code, 8);
+    assert!(refused.stderr.contains("sm75, sm90"), "{}", refused.stderr);
+    assert_eq!(starcar(&["cache", "env", &format!("{out}-sm90")]).code, 0);
+}
+
+#[test]
+fn only_the_cache_is_sent_again() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = FakeRegistry::open();
+    let cache = triton(&root.path().join("cache"), 90);
+    let reference = format!("{}/models/tiny:v1", registry.address());
+    let push = || {
+        let arguments = ["--cache", cache.to_str().unwrap(), "-t", &reference, "--push"];
+        let run = starcar(
+            &[&["pack", EXAMPLE, "--base", "scratch", "--progress", "plain"], &arguments[..]].concat(),
+        );
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stderr
+    };
+    push();
+    write(&cache, &[("3KWZU5NBV7DGHTOQZNYQVHZHTW5Y7G5YTDWJ3UMSJ5OVQ5Z6YB6A/more", "kernel")]);
+    let before = registry.count("PUT", "/blobs/uploads");
+    push();
+    // The cache's layer and the config.
+    assert_eq!(registry.count("PUT", "/blobs/uploads") - before, 2);
+}
+
+#[test]
+fn unknown_and_hostile_trees_are_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let out = oci(&root.path().join("layout"));
+    let refused = |argument: &str, code: i32, word: &str| {
+        let run = starcar(&["pack", EXAMPLE, "--base", "scratch", "-o", &out, "--cache", argument]);
+        assert_eq!(run.code, code, "{}", run.stderr);
+        assert!(run.stderr.contains(word), "{}", run.stderr);
+        assert!(!root.path().join("layout").exists(), "nothing is written");
+    };
+    let unknown = write(&root.path().join("unknown"), &[("a/b.txt", "x")]);
+    refused(unknown.to_str().unwrap(), 8, "generic");
+    refused("/nowhere", 8, "/nowhere");
+    refused("cuda=/tmp", 2, "no kind of cache");
+    let loops = root.path().join("loops");
+    fs::create_dir(&loops).unwrap();
+    symlink("loop", loops.join("loop")).unwrap();
+    refused(&format!("triton={}", loops.display()), 8, "no file");
+    let large = write(&root.path().join("large"), &[("x/fxgraph/a", "")]);
+    File::create(large.join("x/fxgraph/a")).unwrap().set_len(5 << 30).unwrap();
+    refused(&format!("inductor={}", large.display()), 8, "generic=DIR");
+    let first = triton(&root.path().join("first"), 90);
+    let run = starcar(&[
+        "pack",
+        EXAMPLE,
+        "--base",
+        "scratch",
+        "-o",
+        &out,
+        "--cache",
+        &format!("triton@sm90={}", first.display()),
+        "--cache",
+        &format!("triton@sm90={}", first.display()),
+    ]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+}
+
+#[test]
+fn a_snapshot_may_not_have_what_caches_need() {
+    let root = tempfile::tempdir().unwrap();
+    let model = root.path().join("model");
+    write(&model, &[("config.json", "{}"), ("compile-cache/x", "x")]);
+    let cache = triton(&root.path().join("cache"), 90);
+    let out = oci(&root.path().join("layout"));
+    let model = model.to_str().unwrap();
+    let run = starcar(&["pack", model, "--base", "scratch", "-o", &out, "--cache", cache.to_str().unwrap()]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let run = starcar(&["pack", model, "--base", "scratch", "-o", &out]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+}
+
+#[test]
+fn the_profile_says_what_of_a_cache_is_prefetched() {
+    let root = tempfile::tempdir().unwrap();
+    let cache =
+        write(&root.path().join("vllm-cache"), &[("modelinfos/a.json", "{}"), ("modelinfos/b.json", "[]")]);
+    let profile = root.path().join("profile.json");
+    let accesses = r#"[{"at": 1, "kind": "read", "cache": "vllm-cache", "path": "modelinfos/b.json"}]"#;
+    fs::write(&profile, format!(r#"{{"version": 1, "accesses": {accesses}}}"#)).unwrap();
+    let run = starcar(&[
+        "plan",
+        EXAMPLE,
+        "--base",
+        "scratch",
+        "--format",
+        "json",
+        "--profile",
+        profile.to_str().unwrap(),
+        "--cache",
+        cache.to_str().unwrap(),
+    ]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let plan: Value = serde_json::from_str(&run.stdout).unwrap();
+    let layer = plan["layers"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((layer["kind"].as_str(), layer["prioritized"].as_u64()), (Some("cache"), Some(1)));
+    assert_eq!(layer["files"][0]["path"], "compile-cache/vllm/modelinfos/b.json");
+}
