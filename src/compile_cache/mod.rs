@@ -6,6 +6,7 @@ mod contract;
 mod error;
 mod examine;
 mod find;
+pub mod gpu;
 mod identical;
 pub mod identity;
 mod kind;
