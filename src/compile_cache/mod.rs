@@ -7,6 +7,7 @@ mod error;
 mod examine;
 mod find;
 pub mod gpu;
+pub mod host;
 mod identical;
 pub mod identity;
 mod kind;
