@@ -2,6 +2,7 @@
 //! compile again. Finds them, tells what they are good for without running or unpickling anything, says what will
 //! not survive a move, and mends what can be mended. Must not know layers or OCI.
 
+pub mod check;
 mod contract;
 mod error;
 mod examine;
