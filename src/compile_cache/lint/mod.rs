@@ -1,10 +1,28 @@
 //! What will break elsewhere: paths of the host that made a cache, incomplete entries, mixed versions, secrets.
-//! Must not know the host where the cache will be used; that is `check`'s.
+//! Files are read up to limits, and nothing is unpickled or run. Must not know the host where the cache will be
+//! used; that is `check`'s.
+
+mod artifacts;
+mod changed;
+mod entries;
+mod flashinfer;
+mod hits;
+mod mixed;
+mod paths;
+mod ranks;
+mod reader;
+mod rules;
+mod secrets;
+mod triton;
+mod view;
+mod vllm;
 
 use std::fmt;
 
 use serde::Serialize;
 
+pub use self::rules::{RULES, Rule};
+use self::view::View;
 use super::{CacheError, CacheTree, identity::Identity};
 
 /// How bad a finding is.
@@ -58,6 +76,37 @@ impl fmt::Display for Finding {
 /// # Errors
 /// [`CacheError::Read`] when a file cannot be read.
 pub fn lint(tree: &CacheTree, identity: &Identity) -> Result<Vec<Finding>, CacheError> {
-    let _ = (tree, identity);
-    Ok(Vec::new())
+    let view = View::of(tree, identity);
+    let mut findings = Vec::new();
+    artifacts::lint(&view, &mut findings)?;
+    vllm::lint(&view, &mut findings)?;
+    entries::lint(&view, &mut findings);
+    ranks::lint(&view, &mut findings);
+    triton::lint(&view, &mut findings)?;
+    flashinfer::lint(&view, &mut findings)?;
+    secrets::lint(&view, &mut findings)?;
+    paths::lint(&view, &mut findings)?;
+    mixed::lint(&view, &mut findings);
+    // Last, so that it covers the time that the others took.
+    changed::lint(&view, &mut findings)?;
+    // Stable: findings of one severity stay in the order above.
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(findings)
 }
+
+/// Makes errors of warnings: what `--strict` does.
+pub fn strict(findings: &mut [Finding]) {
+    for finding in findings {
+        if finding.severity == Severity::Warning {
+            finding.severity = Severity::Error;
+        }
+    }
+}
+
+/// Whether the cache must not be shipped as it is.
+pub fn has_errors(findings: &[Finding]) -> bool {
+    findings.iter().any(|finding| finding.severity == Severity::Error)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,79 @@
+//! Reads files up to a limit. A file that is no longer the one that was found is not read: that is another rule's.
+//! Must not know rules.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
+};
+
+use rustix::fs::OFlags;
+
+use super::{Finding, Severity, rules::UNREAD};
+use crate::{
+    blob::FileStamp,
+    compile_cache::{CacheError, CacheFile},
+};
+
+/// What a rule may still read.
+#[derive(Debug)]
+pub(super) struct Reader {
+    files: usize,
+    bytes: u64,
+    skipped: usize,
+    first: Option<String>,
+}
+
+impl Reader {
+    /// A rule may read so many files and so many bytes.
+    pub(super) fn new(files: usize, bytes: u64) -> Self {
+        Self { files, bytes, skipped: 0, first: None }
+    }
+
+    /// The file's first bytes, at most `most`; `None` when it has changed or enough was read.
+    pub(super) fn read(&mut self, file: &CacheFile, most: u64) -> Result<Option<Vec<u8>>, CacheError> {
+        let Some(opened) = self.open(file, most)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        opened.take(most).read_to_end(&mut bytes).map_err(failed(file))?;
+        Ok(Some(bytes))
+    }
+
+    /// The file, of which at most `most` bytes will be read; `None` as for [`Reader::read`].
+    pub(super) fn open(&mut self, file: &CacheFile, most: u64) -> Result<Option<File>, CacheError> {
+        let size = file.stamp.size.min(most);
+        if self.files == 0 || self.bytes < size {
+            self.skipped += 1;
+            self.first.get_or_insert_with(|| file.path.clone());
+            return Ok(None);
+        }
+        self.files -= 1;
+        self.bytes -= size;
+        // A FIFO that took the file's place must not stop us.
+        let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
+        let opened = match OpenOptions::new().read(true).custom_flags(flags).open(&file.source) {
+            Ok(opened) => opened,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(failed(file)(cause)),
+        };
+        let metadata = opened.metadata().map_err(failed(file))?;
+        Ok((metadata.is_file() && FileStamp::of(&metadata) == file.stamp).then_some(opened))
+    }
+
+    /// Says so when something was not read. `what` are the files, in words, and `rule` the rule that wanted them.
+    pub(super) fn report(self, findings: &mut Vec<Finding>, what: &str, rule: &str) {
+        if self.skipped > 0 {
+            findings.push(Finding {
+                severity: Severity::Note,
+                rule: UNREAD,
+                path: self.first,
+                files: self.skipped,
+                reason: format!("{what} of this cache are too many; the rule {rule} did not read them all"),
+                remedy: String::new(),
+            });
+        }
+    }
+}
+
+fn failed(file: &CacheFile) -> impl Fn(io::Error) -> CacheError {
+    |cause| CacheError::Read { path: file.source.clone(), cause }
+}
