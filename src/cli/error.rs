@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     base::{BASE_DEFAULT, BaseError},
-    compile_cache::CacheError,
+    compile_cache::{CacheError, host::HostError},
     layer::LayerError,
     oci::OciError,
     pack::PackError,
@@ -60,6 +60,9 @@ pub(super) enum CliError {
     /// A compile cache could not be read.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// A host's facts could not be had.
+    #[error(transparent)]
+    Host(#[from] HostError),
     /// An image has no compile caches.
     #[error("{image} has no compile caches that starcar packed{}", variant_names(variants))]
     NoCaches {
@@ -91,7 +94,7 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
+            Self::Usage(_) | Self::Host(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
             Self::Output { .. } => exit_code::FAILURE,
             Self::Oci(error) => of_oci(error),
             Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
@@ -103,7 +106,9 @@ impl CliError {
             Self::Pack(error) => match error {
                 PackError::Snapshot(SnapshotError::InvalidGlob { .. })
                 | PackError::Plan(_)
-                | PackError::ModelDirectory { .. } => exit_code::USAGE,
+                | PackError::ModelDirectory { .. }
+                | PackError::CacheClash { .. }
+                | PackError::CacheDirectory { .. } => exit_code::USAGE,
                 PackError::Snapshot(_)
                 | PackError::Sample { .. }
                 | PackError::Whiteout { .. }
@@ -111,7 +116,6 @@ impl CliError {
                     LayerError::Source(_) | LayerError::Damaged { .. } | LayerError::Entry { .. },
                 ) => exit_code::SNAPSHOT,
                 PackError::Cache(_) | PackError::CacheFindings { .. } => exit_code::CACHE,
-                PackError::CacheClash { .. } | PackError::CacheDirectory { .. } => exit_code::USAGE,
                 PackError::Base(_) => exit_code::BASE,
                 PackError::Layer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::DiskSpace { .. } => exit_code::IMAGE,

@@ -60,14 +60,7 @@ pub fn find(path: &Path, kind: Option<Kind>) -> Result<Vec<Found>, CacheError> {
             });
         }
         (None, false) => return search(&path),
-        (Some(Kind::Generic | Kind::Artifacts), false) => {
-            Some(Found { kind: kind.unwrap_or(Kind::Generic), origin: path.clone(), inner: String::new() })
-        }
-        (Some(kind), false) => {
-            let recognised = recognise(&path)?.filter(|found| found.kind == kind);
-            let plain = Found { kind, origin: path.clone(), inner: inner_default(kind) };
-            Some(recognised.unwrap_or(plain))
-        }
+        (Some(kind), false) => Some(forced(&path, kind)?),
     };
     found.map(|found| vec![found]).ok_or_else(|| CacheError::Unknown {
         path,
@@ -75,9 +68,20 @@ pub fn find(path: &Path, kind: Option<Kind>) -> Result<Vec<Found>, CacheError> {
     })
 }
 
-/// Where the content of a directory lies that the user says is a cache of this kind.
-fn inner_default(kind: Kind) -> String {
-    if kind == Kind::FlashInfer { FLASHINFER.to_owned() } else { String::new() }
+/// A directory that the user says is a cache of this kind.
+fn forced(path: &Path, kind: Kind) -> Result<Found, CacheError> {
+    if !matches!(kind, Kind::Generic | Kind::Artifacts)
+        && let Some(found) = recognise(path)?.filter(|found| found.kind == kind)
+    {
+        return Ok(found);
+    }
+    let below = path.join(FLASHINFER);
+    let (origin, inner) = match kind {
+        Kind::FlashInfer if below.is_dir() => (below, FLASHINFER),
+        Kind::FlashInfer => (path.to_owned(), FLASHINFER),
+        _ => (path.to_owned(), ""),
+    };
+    Ok(Found { kind, origin, inner: inner.to_owned() })
 }
 
 /// Looks at `root`, its children and theirs.
@@ -95,10 +99,9 @@ fn search(root: &Path) -> Result<Vec<Found>, CacheError> {
             match recognise(&directory) {
                 Ok(Some(one)) => found.push(one),
                 Ok(None) if depth < DEPTH_MAX => next.extend(list(&directory)?.directories(&directory)),
-                Ok(None) => {}
                 Err(error) if depth == 0 => return Err(error),
-                // Others' directories in a home are none of ours.
-                Err(_) => {}
+                // Directories of a home that cannot be read are none of ours.
+                Ok(None) | Err(_) => {}
             }
         }
         level = next;

@@ -136,7 +136,7 @@ impl HostFacts {
             let python = &programs.python_default;
             if let Err(cause) = facts.read_python(python, programs.limit) {
                 facts.remark(format!(
-                    "`{}` does not tell its packages ({cause}); --python names another interpreter",
+                    "`{}` does not tell its packages ({cause}); --interpreter names another Python",
                     python.display()
                 ));
             }

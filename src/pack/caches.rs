@@ -11,7 +11,7 @@ use crate::{
         CacheDirectory, CacheRecord, Examined, Kind, Relocated, directories_to_create, examine,
         flashinfer_base, identical,
         identity::Attribute,
-        lint::{Finding, Severity},
+        lint::{self, Finding, Severity},
         relocate,
     },
     plan::{PlanFile, PlanOptions, PlannedLayer, plan_cache},
@@ -121,7 +121,7 @@ pub(super) fn examine_all(options: &CacheOptions) -> Result<Assigned, PackError>
     for option in &options.caches {
         for mut examined in examine(&option.path, option.kind)? {
             if options.strict {
-                strict(&mut examined.findings);
+                lint::strict(&mut examined.findings);
             }
             let errors = examined.findings.iter().filter(|finding| finding.severity == Severity::Error);
             let errors: Vec<Finding> = errors.cloned().collect();
@@ -137,12 +137,6 @@ pub(super) fn examine_all(options: &CacheOptions) -> Result<Assigned, PackError>
     }
     let targets = assign(&mut all)?;
     Ok(Assigned { caches: all, targets })
-}
-
-fn strict(findings: &mut [Finding]) {
-    for finding in findings.iter_mut().filter(|finding| finding.severity == Severity::Warning) {
-        finding.severity = Severity::Error;
-    }
 }
 
 /// Which targets get an image of their own: all, when there are several caches of one kind, for then no image can have
@@ -254,6 +248,7 @@ fn prepare_one(
     let files = survey::survey_cache(&tree.files, usage, options.compression)?;
     let planned = plan_cache(&files, plan_options);
     let record = CacheRecord {
+        kind: tree.kind,
         directory: format!("{CACHE_DIRECTORY}/{name}"),
         at,
         files: tree.files.len() as u64,
@@ -264,11 +259,10 @@ fn prepare_one(
             _ => None,
         },
         identity: examined.identity.clone(),
-        kind: tree.kind,
         name,
     };
     let created = directories_to_create(tree);
-    Ok(PreparedCache { record, files, planned, relocated, created, same, examined })
+    Ok(PreparedCache { examined, record, files, planned, relocated, created, same })
 }
 
 /// What the profile says of the cache's files. A recording names a tree by its directory, which may be the cache or

@@ -1,6 +1,6 @@
 //! Turns planned files into the entries of a layer: parents first, prioritised files before the landmark.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use super::{ModelDirectory, PreparedCache};
 use crate::{
@@ -77,7 +77,7 @@ pub(super) fn of_cache(
         }
         let file = &tree.files[planned.index];
         let path = format!("{root}/{}", file.path);
-        let mode = if file.executable || file.path.ends_with(".so") { DIRECTORY_MODE } else { FILE_MODE };
+        let mode = if file.executable || is_library(&file.path) { DIRECTORY_MODE } else { FILE_MODE };
         let kind = match cache.same[planned.index] {
             Some(first) => EntryKind::Hardlink { target: format!("{root}/{}", tree.files[first].path) },
             None => EntryKind::Regular(content(cache, planned)),
@@ -91,6 +91,11 @@ pub(super) fn of_cache(
     }
     collected.list.append(&mut links);
     collected.list
+}
+
+/// Whether a file is loaded as code: some loaders want it executable.
+fn is_library(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension == "so")
 }
 
 /// A cache's file as it is, or as it is changed.

@@ -111,5 +111,5 @@ pub enum PackError {
 
 /// A line for each finding.
 fn listed(findings: &[Finding]) -> String {
-    findings.iter().map(|finding| format!("\n  {finding}")).collect()
+    findings.iter().fold(String::new(), |text, finding| text + "\n  " + &finding.to_string())
 }

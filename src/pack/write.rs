@@ -149,7 +149,7 @@ impl Prepared {
         let images: Vec<&Image> = variants.iter().chain([&main]).collect();
         for destination in destinations {
             if let Destination::Archive { path, tag } = destination {
-                let blobs = self.blobs(0..self.layers.len(), &sealed, layout.as_ref())?;
+                let blobs = blobs(0..self.layers.len(), &sealed, layout.as_ref())?;
                 archive(path, tag, &images, blobs)?;
                 continue;
             }
@@ -165,7 +165,7 @@ impl Prepared {
                     }
                     Destination::Archive { .. } => {}
                     Destination::Registry { registry, reference } => {
-                        let mut blobs = self.blobs(image.layers.iter().copied(), &sealed, layout.as_ref())?;
+                        let mut blobs = blobs(image.layers.iter().copied(), &sealed, layout.as_ref())?;
                         blobs.push(Arc::new(MemoryBlob::new(built.config.clone())));
                         let media_type = MediaType::ImageManifest;
                         let reference = image.reference(reference);
@@ -189,25 +189,6 @@ impl Prepared {
             })
             .collect();
         Ok(packed)
-    }
-
-    /// The content of some layers.
-    fn blobs(
-        &self,
-        layers: impl Iterator<Item = usize>,
-        sealed: &[SealedLayer],
-        layout: Option<&Layout>,
-    ) -> Result<Vec<Arc<dyn BlobContent>>, PackError> {
-        let mut blobs: Vec<Arc<dyn BlobContent>> = Vec::new();
-        for layer in layers.map(|index| &sealed[index]) {
-            // A layer that was not kept was written to the layout.
-            if let Some(blob) = &layer.blob {
-                blobs.push(Arc::clone(blob) as Arc<dyn BlobContent>);
-            } else if let Some(layout) = layout {
-                blobs.push(layout.blob(layer.digest, layer.size)?);
-            }
-        }
-        Ok(blobs)
     }
 
     fn create_layout(&self, path: &Path) -> Result<Layout, PackError> {
@@ -374,6 +355,24 @@ fn packed_layer(spec: &LayerSpec, sealed: &SealedLayer) -> PackedLayer {
         kind: spec.kind.name(),
         files: spec.files.clone(),
     }
+}
+
+/// The content of some layers.
+fn blobs(
+    layers: impl Iterator<Item = usize>,
+    sealed: &[SealedLayer],
+    layout: Option<&Layout>,
+) -> Result<Vec<Arc<dyn BlobContent>>, PackError> {
+    let mut blobs: Vec<Arc<dyn BlobContent>> = Vec::new();
+    for layer in layers.map(|index| &sealed[index]) {
+        // A layer that was not kept was written to the layout.
+        if let Some(blob) = &layer.blob {
+            blobs.push(Arc::clone(blob) as Arc<dyn BlobContent>);
+        } else if let Some(layout) = layout {
+            blobs.push(layout.blob(layer.digest, layer.size)?);
+        }
+    }
+    Ok(blobs)
 }
 
 fn archive(

@@ -1,6 +1,7 @@
 //! `starcar cache`: looking at compile caches, on disk and in images; one file per sub-command. Must not know how a
 //! cache is identified.
 
+mod check;
 mod env;
 mod inspect;
 mod source;
@@ -24,6 +25,7 @@ pub(super) struct CacheArguments {
 enum Command {
     Inspect(inspect::InspectArguments),
     Env(env::EnvArguments),
+    Check(Box<check::CheckArguments>),
 }
 
 /// Runs the sub-command and returns the exit code.
@@ -32,5 +34,6 @@ pub(super) fn run(arguments: &CacheArguments) -> Result<u8, CliError> {
     match &arguments.command {
         Command::Inspect(arguments) => inspect::run(arguments).map(|()| done),
         Command::Env(arguments) => env::run(arguments).map(|()| done),
+        Command::Check(arguments) => check::run(arguments),
     }
 }

@@ -1,5 +1,7 @@
 //! Compile caches in words.
 
+use std::fmt::Write as _;
+
 use crate::{
     cli::output::{count, size, table},
     compile_cache::{
@@ -13,13 +15,14 @@ use crate::{
 pub(in crate::cli) fn contract_text(records: &[CacheRecord], image: &str) -> String {
     let mut text = String::new();
     for record in records {
-        text.push_str(&format!(
-            "{} cache: {}, {}{}\n",
+        let _ = writeln!(
+            text,
+            "{} cache: {}, {}{}",
             record.name,
             count(usize::try_from(record.files).unwrap_or(usize::MAX), "file"),
             size(record.size),
             record.target.as_ref().map(|target| format!(", for {target}")).unwrap_or_default(),
-        ));
+        );
     }
     text + &Contract { records, mounted_at: MOUNTED_AT_DEFAULT, at: None }.shell(image)
 }
@@ -60,7 +63,10 @@ pub(super) fn findings_text(findings: &[Finding]) -> String {
         Severity::Warning => "warning",
         Severity::Note => "note",
     };
-    findings.iter().map(|finding| format!("  {}: {finding}\n", name(finding.severity))).collect()
+    findings.iter().fold(String::new(), |mut text, finding| {
+        let _ = writeln!(text, "  {}: {finding}", name(finding.severity));
+        text
+    })
 }
 
 /// All attributes in the order in which they are shown.

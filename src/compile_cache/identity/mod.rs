@@ -26,7 +26,7 @@ pub enum Attribute {
     Ptx,
     /// Version of CUDA.
     Cuda,
-    /// Version of ROCm.
+    /// Version of `ROCm`.
     Rocm,
     /// Version of Python, as exactly as it is known: `3.12` or `3.12.3`.
     Python,
