@@ -2,10 +2,24 @@
 //! scanned; nothing is unpickled, imported or run, and no length in a file is trusted. Must not know what is
 //! wrong with a cache ([`super::lint`]) or what a host has.
 
+mod budget;
+mod excerpt;
+mod key_factors;
+mod names;
+mod patterns;
+mod pickle;
+mod read;
+mod scan;
+mod settle;
+mod system_info;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use self::{read::Reader, settle::Sightings};
 use super::{CacheError, CacheTree};
 
 /// Something that decides whether a cache is used.
@@ -14,8 +28,11 @@ use super::{CacheError, CacheTree};
 pub enum Attribute {
     /// `cuda`, `rocm` or `cpu`.
     Backend,
-    /// Architecture: `sm_75`, `sm_90a`, `gfx942`, or a processor's (`x86_64`).
+    /// Architecture: `sm_75`, `gfx942`, or a processor's (`x86_64`) where the backend is `cpu`. `sm_90a` stands
+    /// there only where nothing says `sm_90`: the letter is about code, and the GPU is the same.
     Architecture,
+    /// Architecture of the processor that libraries in the cache are for: `x86_64`, `aarch64`.
+    Processor,
     /// The GPU's name, as its driver gives it.
     GpuName,
     /// Number of the GPU's multiprocessors.
@@ -52,6 +69,9 @@ pub enum Attribute {
     Model,
     /// The cache's keys: names of its hash directories.
     Key,
+    /// What a key was made from, as far as a cache tells: `config_hash=2a3882727d`. Settings among them are what
+    /// the engine was set to, not what it ran on: vLLM writes `VLLM_MAIN_CUDA_VERSION=12.9` on CUDA 12.8.
+    KeyFactor,
     /// Format of the artifacts: `binary`, `unpacked` or `aot`.
     Format,
     /// Instruction set that a processor must have: `avx2`, `avx512`.
@@ -75,6 +95,15 @@ pub struct Fact {
     pub evidence: Vec<Evidence>,
 }
 
+impl Fact {
+    fn support(&mut self, evidence: Evidence) {
+        let known = self.evidence.iter().any(|known| known.path == evidence.path);
+        if !known && self.evidence.len() < EVIDENCE_MAX {
+            self.evidence.push(evidence);
+        }
+    }
+}
+
 /// Where something was found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
@@ -93,12 +122,12 @@ pub const EVIDENCE_MAX: usize = 3;
 pub const VALUES_MAX: usize = 16;
 
 impl Identity {
-    /// Adds a value with its evidence, unless there are enough of either.
+    /// Adds a value with its evidence, unless there are enough of either. A file is evidence once for a value.
     pub fn add(&mut self, attribute: Attribute, value: impl Into<String>, evidence: Evidence) {
         let value = value.into();
         let facts = self.facts.entry(attribute).or_default();
         match facts.iter().position(|fact| fact.value == value) {
-            Some(known) if facts[known].evidence.len() < EVIDENCE_MAX => facts[known].evidence.push(evidence),
+            Some(known) => facts[known].support(evidence),
             None if facts.len() < VALUES_MAX => facts.push(Fact { value, evidence: vec![evidence] }),
             _ => {}
         }
@@ -123,11 +152,19 @@ impl Identity {
     }
 }
 
-/// Identifies a cache.
+/// Identifies a cache from the names of its files and from what stands in them. At most 256 MiB of a file and 2 GiB
+/// of a cache are read; of larger ones the head and the tail of each file. Whatever damages a file leaves things
+/// unknown; it is no error.
 ///
 /// # Errors
 /// [`CacheError::Read`] when a file cannot be read, [`CacheError::Changed`] when one changes meanwhile.
 pub fn identify(tree: &CacheTree) -> Result<Identity, CacheError> {
-    let _ = tree;
-    Ok(Identity::default())
+    let mut sightings = Sightings::default();
+    names::look(tree, &mut sightings);
+    let allowance = budget::allowance(&tree.files.iter().map(|file| file.stamp.size));
+    let mut reader = Reader::new(allowance);
+    for file in tree.files.iter().filter(|file| read::worth_reading(tree.kind, file)) {
+        reader.look(file, &mut sightings)?;
+    }
+    Ok(settle::settle(sightings))
 }
