@@ -21,8 +21,8 @@ use crate::{
     compile_cache::{CacheError, CacheFile, Kind},
 };
 
-/// Bytes that are read to see what a file is.
-const HEAD: u64 = 64;
+/// Bytes of a file's head that are read at once. Most files of a cache have no more, and there can be 200,000.
+const HEAD: u64 = 64 << 10;
 /// Bytes behind the name of a class in which the fields of its object must come.
 const FIELDS: u64 = 4 << 10;
 /// Most objects of a file that are looked at.
@@ -57,7 +57,7 @@ impl Reader {
     }
 
     fn contents(&mut self, opened: &mut File, file: &CacheFile, sightings: &mut Sightings) -> io::Result<()> {
-        let head = piece(opened, 0, HEAD)?;
+        let head = piece(opened, HEAD.min(file.stamp.size))?;
         if let Some(processor) = processor(&head) {
             let found = format!("an ELF library for {processor}");
             let evidence = Evidence { path: file.path.clone(), found, offset: Some(0) };
@@ -65,13 +65,20 @@ impl Reader {
         }
         let name = file.path.rsplit('/').next().unwrap_or_default();
         if name == key_factors::NAME && file.stamp.size <= key_factors::SIZE_MAX {
-            key_factors::note(&piece(opened, 0, key_factors::SIZE_MAX)?, &file.path, sightings);
+            let mut text = head.clone();
+            Read::by_ref(opened).take(key_factors::SIZE_MAX).read_to_end(&mut text)?;
+            key_factors::note(&text, &file.path, sightings);
         }
         let mut objects = Vec::new();
         for (start, end) in budget::parts(file.stamp.size, self.allowance) {
-            opened.seek(SeekFrom::Start(start))?;
-            let part = Read::by_ref(opened).take(end - start);
-            self.scanner.scan(part, start, |hit| note(hit, &file.path, sightings, &mut objects))?;
+            let note = |hit: &Hit<'_>| note(hit, &file.path, sightings, &mut objects);
+            let from_head = head.get(usize::try_from(start).unwrap_or(usize::MAX)..).unwrap_or_default();
+            let rest = start + from_head.len() as u64;
+            if rest < end {
+                opened.seek(SeekFrom::Start(rest))?;
+            }
+            let rest = Read::by_ref(opened).take(end.saturating_sub(rest));
+            self.scanner.scan(from_head.take(end - start).chain(rest), start, note)?;
         }
         if !objects.is_empty() {
             self.system_info(opened, file, &head, &objects, sightings)?;
@@ -136,9 +143,9 @@ fn processor(head: &[u8]) -> Option<&'static str> {
     }
 }
 
-fn piece(opened: &mut File, start: u64, length: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    opened.seek(SeekFrom::Start(start))?;
+/// The next bytes of a file, as many as there are.
+fn piece(opened: &mut File, length: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
     Read::by_ref(opened).take(length).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
