@@ -33,7 +33,9 @@ pub(super) fn identity_text(identity: &Identity) -> String {
     let mut rows = Vec::new();
     for (attribute, name) in NAMES {
         let facts = identity.facts(attribute);
-        if facts.is_empty() && EXPECTED.contains(&attribute) {
+        let of_gpu = matches!(attribute, Attribute::GpuName | Attribute::Triton);
+        let wanted = !(of_gpu && identity.only(Attribute::Backend) == Some("cpu"));
+        if facts.is_empty() && wanted && EXPECTED.contains(&attribute) {
             rows.push(vec![format!("  {name}"), "unknown".to_owned()]);
         }
         for (index, fact) in facts.iter().enumerate() {
@@ -48,11 +50,23 @@ pub(super) fn identity_text(identity: &Identity) -> String {
     table(&rows)
 }
 
+/// Characters of a table's row that what was found may take; JSON has all of it.
+const FOUND_SHOWN: usize = 60;
+
 fn evidence(evidence: &Evidence) -> String {
-    match (evidence.path.is_empty(), evidence.offset) {
+    let found = match evidence.found.char_indices().nth(FOUND_SHOWN) {
+        Some((end, _)) => format!("{}…", &evidence.found[..end]),
+        None => evidence.found.clone(),
+    };
+    // The last two parts tell a rank or a kernel; what is above is the same for all.
+    let path = match evidence.path.rmatch_indices('/').nth(1) {
+        Some((slash, _)) => format!("…{}", &evidence.path[slash..]),
+        None => evidence.path.clone(),
+    };
+    match (path.is_empty(), evidence.offset) {
         (true, _) => String::new(),
-        (false, Some(offset)) => format!("{} at byte {offset} of {}", evidence.found, evidence.path),
-        (false, None) => format!("{} ({})", evidence.found, evidence.path),
+        (false, Some(offset)) => format!("{found}  {path} byte {offset}"),
+        (false, None) => format!("{found}  {path}"),
     }
 }
 
