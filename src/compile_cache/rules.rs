@@ -41,3 +41,24 @@ pub const LEFT_OUT: &[LeaveOutRule] = &[
 const fn rule(kind: Option<Kind>, pattern: &'static str, why: &'static str) -> LeaveOutRule {
     LeaveOutRule { kind, pattern, why }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile_cache::lint::RULES;
+
+    #[test]
+    fn the_documentation_names_every_rule() {
+        let text = include_str!("../../docs/compile-caches.md");
+        for rule in LEFT_OUT {
+            assert!(text.contains(&format!("| `{}` |", rule.pattern)), "{}", rule.pattern);
+        }
+        for rule in RULES {
+            assert!(
+                text.contains(&format!("| `{}` | {:?} |", rule.name, rule.severity).to_lowercase()),
+                "{}",
+                rule.name
+            );
+        }
+    }
+}
