@@ -52,12 +52,18 @@ pub(super) fn identity_text(identity: &Identity) -> String {
 
 /// Characters of a table's row that what was found may take; JSON has all of it.
 const FOUND_SHOWN: usize = 60;
+/// Characters that a value may take: as many as the longest names of GPUs.
+const VALUE_SHOWN: usize = 44;
+
+fn shortened(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
 
 fn evidence(evidence: &Evidence) -> String {
-    let found = match evidence.found.char_indices().nth(FOUND_SHOWN) {
-        Some((end, _)) => format!("{}…", &evidence.found[..end]),
-        None => evidence.found.clone(),
-    };
+    let found = shortened(&evidence.found, FOUND_SHOWN);
     // The last two parts tell a rank or a kernel; what is above is the same for all.
     let path = match evidence.path.rmatch_indices('/').nth(1) {
         Some((slash, _)) => format!("…{}", &evidence.path[slash..]),
@@ -84,7 +90,7 @@ pub(super) fn findings_text(findings: &[Finding]) -> String {
 }
 
 /// All attributes in the order in which they are shown.
-pub(super) const NAMES: [(Attribute, &str); 22] = [
+pub(super) const NAMES: [(Attribute, &str); 24] = [
     (Attribute::Backend, "backend"),
     (Attribute::Architecture, "architecture"),
     (Attribute::GpuName, "GPU"),
@@ -93,6 +99,7 @@ pub(super) const NAMES: [(Attribute, &str); 22] = [
     (Attribute::Ptx, "PTX"),
     (Attribute::Cuda, "CUDA"),
     (Attribute::Rocm, "ROCm"),
+    (Attribute::Processor, "processor"),
     (Attribute::InstructionSet, "instruction set"),
     (Attribute::Python, "Python"),
     (Attribute::Torch, "torch"),
@@ -107,6 +114,7 @@ pub(super) const NAMES: [(Attribute, &str); 22] = [
     (Attribute::Model, "model"),
     (Attribute::Format, "format"),
     (Attribute::Key, "key"),
+    (Attribute::KeyFactor, "key factor"),
 ];
 
 /// Attributes that decide whether a cache is used.
