@@ -42,7 +42,7 @@ pub(super) fn identity_text(identity: &Identity) -> String {
             let name = if index == 0 { format!("  {name}") } else { String::new() };
             rows.push(vec![
                 name,
-                fact.value.clone(),
+                shortened(&fact.value, VALUE_SHOWN),
                 fact.evidence.first().map(evidence).unwrap_or_default(),
             ]);
         }
