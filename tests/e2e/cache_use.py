@@ -77,8 +77,7 @@ def values(cache, fact):
 def snippet(starcar, ref, at=None, mounted_at=None):
     """What starcar cache env prints for sh."""
     options = (["--at", at] if at else []) + (["--mounted-at", mounted_at] if mounted_at else [])
-    plain = [] if str(ref).startswith("oci:") else ["--plain-http"]
-    return starcar("cache", "env", ref, *options, *plain).stdout
+    return starcar("cache", "env", ref, *options).stdout
 
 
 def sourced(text, directory):

@@ -1,8 +1,9 @@
-"""What is shared: images that differ in their caches alone share every layer of the model, in a layout and in a registry.
+"""What is shared: images that differ in their caches alone share every layer of the model, in layouts and registries.
 
 The tag rule: caches for several GPU targets give `TAG-TARGET` for each target, and `TAG` without caches.
 """
 
+import hashlib
 import json
 
 import pytest
@@ -30,6 +31,11 @@ def caches(scratch):
 def blobs(registry):
     """The digests of everything that a registry holds."""
     return {f"sha256:{path.name}" for path in (registry.root / "docker/registry/v2/blobs/sha256").glob("*/*")}
+
+
+def digest(registry, name):
+    """What a registry has under a name and tag."""
+    return f"sha256:{hashlib.sha256(registry.manifest_bytes(registry.ref(*name.split(':')))).hexdigest()}"
 
 
 def tags(registry, name):
@@ -66,7 +72,7 @@ def test_a_changed_cache_is_all_that_is_pushed(starcar, registry, caches, small_
 
 
 def test_two_targets_share_the_model(starcar, registry, caches, small_model, image_name, measured):
-    """v1 has no cache, v1-sm75 and v1-sm90 have theirs, all three name each other."""
+    """v1 has no cache and names the other two by digest; v1-sm75 and v1-sm90 have theirs."""
     ref = registry.ref(image_name, "v1")
     arguments = [option for pair in caches.values() for cache in pair for option in ("--cache", cache)]
     before = blobs(registry)
@@ -77,20 +83,24 @@ def test_two_targets_share_the_model(starcar, registry, caches, small_model, ima
     assert not layers(manifests["v1"], cache=True)
     for tag, manifest in manifests.items():
         assert layers(manifest, cache=False) == model
-        assert json.loads(manifest["annotations"][VARIANTS]) == {"sm75": "v1-sm75", "sm90": "v1-sm90"}, tag
+        config = json.loads(registry.blob(registry.ref(image_name, tag), manifest["config"]["digest"]))["config"]
+        assert config["Labels"].get("dev.starcar.variant") == (tag.partition("-")[2] or None)
+    listed = json.loads(manifests["v1"]["annotations"][VARIANTS])
+    assert listed == {target: digest(registry, f"{image_name}:v1-{target}") for target in ("sm75", "sm90")}
     own = {tag: set(layers(manifests[tag], cache=True)) for tag in ("v1-sm75", "v1-sm90")}
     assert len(own["v1-sm75"]) == len(own["v1-sm90"]) == 2 and not own["v1-sm75"] & own["v1-sm90"]
     new = blobs(registry) - before
     sizes = {layer["digest"]: layer["size"] for manifest in manifests.values() for layer in manifest["layers"]}
-    measured(f"{sum(sizes[d] for d in model)} bytes of model, {sum(sizes[d] for tag in own for d in own[tag])} of caches")
+    of_caches = sum(sizes[layer] for tag in own for layer in own[tag])
+    measured(f"{sum(sizes[layer] for layer in model)} bytes of model, {of_caches} of caches")
     # Nothing is there twice: the model's layers, the caches', and a manifest and a config for each tag.
     assert len(new - set(model)) <= 4 + 3 + 3
     for tag, arch in (("v1-sm75", 75), ("v1-sm90", 90)):
-        found = cache_use.inspected(starcar, registry.ref(image_name, tag), "--plain-http")
+        found = cache_use.inspected(starcar, registry.ref(image_name, tag))
         assert set(found) == {"vllm", "triton"}
         assert {cache["kind"] for cache in found.values()} == {"vllm", "triton"}
         for cache in found.values():
-            assert [str(value).removeprefix("sm_").removeprefix("sm") for value in cache_use.values(cache, "architecture")] == [str(arch)]
+            assert cache_use.values(cache, "architecture") == [f"sm_{arch}"]
 
 
 def test_the_variants_are_as_packed_alone(starcar, registry, caches, small_model, node, image_name, tmp_path):
@@ -127,7 +137,7 @@ def test_variants_in_a_layout(starcar, caches, small_model, tmp_path):
     for tag in ("v1-sm75", "v1-sm90"):
         (layer,) = layers(found[tag], cache=True)
         assert packed_names(trees.of_tar(layout.blob(layer))) == {"vllm"}
-        assert f"oci:{layout.dir}:{tag}" and "VLLM_CACHE_ROOT" in cache_use.snippet(starcar, f"oci:{layout.dir}:{tag}")
+        assert "VLLM_CACHE_ROOT" in cache_use.snippet(starcar, f"oci:{layout.dir}:{tag}")
 
 
 def test_one_target_is_one_image(starcar, registry, caches, small_model, image_name):
@@ -140,13 +150,19 @@ def test_one_target_is_one_image(starcar, registry, caches, small_model, image_n
     assert len(layers(manifest, cache=True)) == 2 and VARIANTS not in manifest["annotations"]
 
 
-def test_the_user_may_name_the_target(starcar, registry, caches, small_model, image_name, tmp_path):
-    """A cache that does not tell its target is told it; one that tells another is not overruled silently."""
+@pytest.mark.parametrize("kind", ["vllm", "artifacts", "generic"])
+def test_the_user_may_name_the_target(starcar, registry, small_model, image_name, tmp_path, kind):
+    """Caches that do not tell their targets are told them."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "kernel.bin").write_bytes(cache_trees.noise(name, 1000))
     starcar.pack(
-        small_model[0], "--cache", f"generic@sm80={tmp_path}/a", "--cache", f"generic@sm90={tmp_path}/b",
+        small_model[0], "--cache", f"{kind}@sm80={tmp_path}/a", "--cache", f"{kind}@sm90={tmp_path}/b",
         tag=registry.ref(image_name, "v1"),
     )
     assert tags(registry, image_name) == {"v1", "v1-sm80", "v1-sm90"}
+    for tag, name in (("v1-sm80", "a"), ("v1-sm90", "b")):
+        (layer,) = layers(registry.manifest(registry.ref(image_name, tag)), cache=True)
+        tree = trees.of_tar(registry.blob_file(layer))
+        path = f"{cache_use.PACKED}/{kind}/kernel.bin"
+        assert tree[path]["sha256"] == trees.sha256_of(tmp_path / name / "kernel.bin")

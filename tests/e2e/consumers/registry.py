@@ -58,8 +58,12 @@ class Registry:
 
     def manifest(self, ref):
         """The manifest of HOST/NAME:TAG or HOST/NAME@DIGEST, parsed."""
+        return json.loads(self.manifest_bytes(ref))
+
+    def manifest_bytes(self, ref):
+        """The same as it is."""
         name, tag = split(ref, self.host)
-        return json.loads(self.get(f"/v2/{name}/manifests/{tag}", headers={"Accept": ACCEPT}))
+        return self.get(f"/v2/{name}/manifests/{tag}", headers={"Accept": ACCEPT})
 
     def blob(self, ref, digest):
         """A blob that belongs to the repository of a reference."""
