@@ -103,7 +103,14 @@ def system_info(**changes):
         "python_version": "3.12.9", "torch_version": TORCH, "toolkit_version": CUDA,
         "triton_version": (3, 5), "gpu_name": GPUS[75][0],
     } | changes
-    return b"ctorch._dynamo.package\nSystemInfo\n)\x81" + pickle.dumps(fields, 2)[2:-1] + b"b"
+    named = text("torch._dynamo.package") + text("SystemInfo") + b"\x93)\x81"
+    # Without what begins a pickle, its frame and what ends it.
+    return named + pickle.dumps(fields, 4)[11:-1] + b"b"
+
+
+def text(value):
+    """The opcode of a short text."""
+    return b"\x8c" + bytes([len(value)]) + value.encode()
 
 
 def vllm_aot(root, key="ab" * 32, ranks=1, **system):
@@ -112,7 +119,7 @@ def vllm_aot(root, key="ab" * 32, ranks=1, **system):
     for rank in range(ranks):
         at = root / AOT / key / f"rank_{rank}_0"
         at.mkdir(parents=True)
-        body = b"\x80\x02}(U\x0bdevice_typeU\x04cudaU\x0bsystem_info" + system_info(**system) + b"u."
+        body = b"\x80\x04}(" + text("device_type") + text("cuda") + text("system_info") + system_info(**system) + b"u."
         (at / "model").write_bytes(b"PT2AOT\x01" + body + noise(rank, 4096))
         (at / "model").chmod(0o600)
     return dated(root)

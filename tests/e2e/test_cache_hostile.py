@@ -191,7 +191,7 @@ def bombs():
         "millions of tuples": b"\x80\x04" + b"N" + b"\x85" * 5_000_000 + b".",
         "millions of strings": b"\x80\x04" + b"\x8c\x01a\x94" * 3_000_000 + b".",
         "nothing ends": b"\x80\x04" + b"]" * 3_000_000,
-        "20,000 systems": b"\x80\x02](" + cache_trees.system_info() * 20_000 + b"e.",
+        "20,000 systems": b"\x80\x04](" + cache_trees.system_info() * 20_000 + b"e.",
     }
 
 

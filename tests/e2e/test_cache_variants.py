@@ -123,7 +123,7 @@ def test_the_variants_are_as_packed_alone(starcar, registry, caches, small_model
 
 
 def test_variants_in_a_layout(starcar, caches, small_model, tmp_path):
-    """The same tags in a layout, over the same blobs."""
+    """The same tags in a layout, over the same blobs; the image without caches says where they are."""
     layout = image.Layout(tmp_path / "layout")
     options = ["--base", "/bin/busybox", "-o", f"oci:{layout.dir}:v1"]
     starcar("pack", small_model[0], "--cache", caches[75][0], "--cache", caches[90][0], *options)
@@ -138,6 +138,8 @@ def test_variants_in_a_layout(starcar, caches, small_model, tmp_path):
         (layer,) = layers(found[tag], cache=True)
         assert packed_names(trees.of_tar(layout.blob(layer))) == {"vllm"}
         assert "VLLM_CACHE_ROOT" in cache_use.snippet(starcar, f"oci:{layout.dir}:{tag}")
+    done = starcar("cache", "env", f"oci:{layout.dir}:v1", check=False)
+    assert done.returncode == 8 and "sm75, sm90" in done.stderr and not done.stdout, done.stdout + done.stderr
 
 
 def test_one_target_is_one_image(starcar, registry, caches, small_model, image_name):

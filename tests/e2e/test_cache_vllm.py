@@ -274,8 +274,9 @@ def test_unknown_trees_are_refused(starcar, small_model, tmp_path):
 @pytest.mark.parametrize(
     ("facts", "fits"),
     [
-        (["--gpu", "sm_75", "--python", "3.12"], True),
-        (["--gpu", "T4", "--torch", "2.9.1"], True),
+        (["--gpu", "sm_75", "--python", "3.12.9"], True),
+        (["--gpu", "T4", "--torch", "2.9.1", "--tp", "1"], True),
+        (["--gpu", "T4", "--tp", "2"], False),
         (["--gpu", "sm_90"], False),
         (["--gpu", "A100"], False),
         (["--python", "3.11"], False),
