@@ -128,7 +128,8 @@ impl Contract<'_> {
             from.push_str("/.cache/flashinfer");
             to.push_str("/.cache/flashinfer");
         }
-        let _ = writeln!(text, "mkdir -p {to} && {{ cp -Rp {from}/. {to}/ ||");
+        // -f: a second run meets the links that busybox made in the first, and cannot make them again.
+        let _ = writeln!(text, "mkdir -p {to} && {{ cp -Rpf {from}/. {to}/ ||");
         let _ = writeln!(
             text,
             "  echo 'starcar: the {} cache was not copied whole to {to}; what is missing is compiled again' >&2; }}",
@@ -182,13 +183,13 @@ mod tests {
         let contract = Contract { records: &records, mounted_at: MOUNTED_AT_DEFAULT, at: None };
         insta::assert_snapshot!(contract.shell("models/a:v1"), @r"
         # Compile caches of models/a:v1: copied because engines write to them. Run this before the engine starts.
-        mkdir -p /tmp/compile-cache/vllm && { cp -Rp /mnt/models/compile-cache/vllm/. /tmp/compile-cache/vllm/ ||
+        mkdir -p /tmp/compile-cache/vllm && { cp -Rpf /mnt/models/compile-cache/vllm/. /tmp/compile-cache/vllm/ ||
           echo 'starcar: the vllm cache was not copied whole to /tmp/compile-cache/vllm; what is missing is compiled again' >&2; }
         export VLLM_CACHE_ROOT=/tmp/compile-cache/vllm
-        mkdir -p /root/.cache/flashinfer && { cp -Rp /mnt/models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ ||
+        mkdir -p /root/.cache/flashinfer && { cp -Rpf /mnt/models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ ||
           echo 'starcar: the flashinfer cache was not copied whole to /root/.cache/flashinfer; what is missing is compiled again' >&2; }
         export FLASHINFER_WORKSPACE_BASE=/root
-        mkdir -p /tmp/compile-cache/artifacts && { cp -Rp /mnt/models/compile-cache/artifacts/. /tmp/compile-cache/artifacts/ ||
+        mkdir -p /tmp/compile-cache/artifacts && { cp -Rpf /mnt/models/compile-cache/artifacts/. /tmp/compile-cache/artifacts/ ||
           echo 'starcar: the artifacts cache was not copied whole to /tmp/compile-cache/artifacts; what is missing is compiled again' >&2; }
         # Python: torch.compiler.load_cache_artifacts(open('/tmp/compile-cache/artifacts/a.bin', 'rb').read())
         # Serve with --model /mnt/models: vLLM's keys cover the path.
@@ -219,12 +220,12 @@ mod tests {
         let contract = Contract { records: &records, mounted_at: "/models", at: Some("/cache") };
         insta::assert_snapshot!(contract.shell("models/a:v1"), @r"
         # Compile caches of models/a:v1: copied because engines write to them. Run this before the engine starts.
-        mkdir -p /cache/triton && { cp -Rp /models/compile-cache/triton/. /cache/triton/ ||
+        mkdir -p /cache/triton && { cp -Rpf /models/compile-cache/triton/. /cache/triton/ ||
           echo 'starcar: the triton cache was not copied whole to /cache/triton; what is missing is compiled again' >&2; }
         find /cache/triton -name '__grp__*.json' -exec sed -i 's|/tmp/compile-cache/triton/|/cache/triton/|g' {} +
         find /cache/triton -name 'vllm_compile_cache.py' -exec sed -i 's|/tmp/compile-cache/triton/|/cache/triton/|g' {} +
         export TRITON_CACHE_DIR=/cache/triton
-        mkdir -p /root/.cache/flashinfer && { cp -Rp /models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ ||
+        mkdir -p /root/.cache/flashinfer && { cp -Rpf /models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ ||
           echo 'starcar: the flashinfer cache was not copied whole to /root/.cache/flashinfer; what is missing is compiled again' >&2; }
         export FLASHINFER_WORKSPACE_BASE=/root
         # Serve with --model /models: vLLM's keys cover the path.

@@ -31,7 +31,7 @@ pub enum CacheError {
         reason: String,
     },
     /// A name that an image cannot hold.
-    #[error("{} cannot be packed: {reason}", path.display())]
+    #[error("{} cannot be packed: {reason}", path.display().to_string().escape_debug())]
     Name {
         /// The file.
         path: PathBuf,

@@ -129,16 +129,20 @@ impl HostFacts {
         // Before Python: a driver is a better witness of the backend than a package.
         facts.read_gpus(programs);
         if let Some(python) = &programs.python {
-            facts
-                .read_python(python, programs.limit)
+            let packages = packages(python, programs.limit)
                 .map_err(|cause| HostError::Python { path: python.clone(), cause })?;
+            facts.add_packages(python, &packages);
         } else {
             let python = &programs.python_default;
-            if let Err(cause) = facts.read_python(python, programs.limit) {
-                facts.remark(format!(
-                    "`{}` does not tell its packages ({cause}); --interpreter names another Python",
+            let other = "--interpreter names another Python";
+            match packages(python, programs.limit) {
+                Ok(packages) if packages.torch.is_empty() => facts.remark(format!(
+                    "`{}` has no torch, so that it is not the engine's; {other}",
                     python.display()
-                ));
+                )),
+                Ok(packages) => facts.add_packages(python, &packages),
+                Err(cause) => facts
+                    .remark(format!("`{}` does not tell its packages ({cause}); {other}", python.display())),
             }
         }
         Ok(facts)
@@ -245,16 +249,10 @@ impl HostFacts {
         }
     }
 
-    fn read_python(
-        &mut self,
-        python: &Path,
-        limit: Duration,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let answer = ask(python, &["-I", "-c", SCRIPT], limit)?;
-        let packages: Packages = serde_json::from_str(&answer)?;
+    fn add_packages(&mut self, python: &Path, packages: &Packages) {
         let source = FactSource::Python(python.to_owned());
         // A torch for CUDA says nothing of a GPU where nvidia-smi has none to tell of.
-        let backend = match &packages {
+        let backend = match packages {
             Packages { rocm, .. } if !rocm.is_empty() => "rocm",
             Packages { torch, cuda, .. } if !torch.is_empty() && cuda.is_empty() => "cpu",
             _ => "",
@@ -272,8 +270,13 @@ impl HostFacts {
         ] {
             self.add(attribute, value, &source);
         }
-        Ok(())
     }
+}
+
+/// The versions that an interpreter has.
+fn packages(python: &Path, limit: Duration) -> Result<Packages, Box<dyn std::error::Error + Send + Sync>> {
+    let answer = ask(python, &["-I", "-c", SCRIPT], limit)?;
+    Ok(serde_json::from_str(&answer)?)
 }
 
 /// What the script prints; empty for what is not installed.

@@ -93,6 +93,13 @@ fn fits(cache: Option<&str>, target: &str) -> bool {
     })
 }
 
+fn share_an_image(one: Option<&str>, other: Option<&str>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => fits(Some(one), other) || fits(Some(other), one),
+        _ => true,
+    }
+}
+
 /// A cache with its target.
 pub(super) struct Targeted {
     pub(super) examined: Examined,
@@ -120,6 +127,7 @@ pub(super) fn examine_all(options: &CacheOptions) -> Result<Assigned, PackError>
     let mut all = Vec::new();
     for option in &options.caches {
         for mut examined in examine(&option.path, option.kind)? {
+            examined.findings.extend(mislabelled(option, &examined));
             if options.strict {
                 lint::strict(&mut examined.findings);
             }
@@ -135,13 +143,28 @@ pub(super) fn examine_all(options: &CacheOptions) -> Result<Assigned, PackError>
             all.push(Targeted { examined, target });
         }
     }
-    let targets = assign(&mut all)?;
+    let named = options.caches.iter().any(|option| option.target.is_some());
+    let targets = assign(&mut all, named)?;
     Ok(Assigned { caches: all, targets })
 }
 
-/// Which targets get an image of their own: all, when there are several caches of one kind, for then no image can have
-/// them all. Caches of one kind and architecture are told apart by the GPU's name.
-fn assign(caches: &mut [Targeted]) -> Result<Vec<String>, PackError> {
+/// A word about a target that the user names and that the cache itself contradicts.
+fn mislabelled(option: &CacheOption, examined: &Examined) -> Option<Finding> {
+    let (named, own) = (option.target.as_deref()?, examined.target()?);
+    let is_architecture = ["sm", "gfx", "cpu"].iter().any(|start| named.starts_with(start));
+    (is_architecture && !fits(Some(&own), named)).then(|| Finding {
+        severity: Severity::Warning,
+        rule: "target",
+        path: None,
+        files: 0,
+        reason: format!("the cache is named for {named}, and what is in it is for {own}"),
+        remedy: format!("name it {}@{own}, or make one for {named}", examined.tree.kind),
+    })
+}
+
+/// Which targets get an image of their own: all, when the user names any, or when there are several caches of one
+/// kind, for then no image can have them all. Caches of one kind and architecture are told apart by the GPU's name.
+fn assign(caches: &mut [Targeted], named: bool) -> Result<Vec<String>, PackError> {
     let of_kind = |caches: &[Targeted]| {
         let mut of_kind: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
         for (index, cache) in caches.iter().enumerate() {
@@ -153,7 +176,7 @@ fn assign(caches: &mut [Targeted]) -> Result<Vec<String>, PackError> {
         of_kind.into_values().filter(|indices| indices.len() > 1).collect::<Vec<_>>()
     };
     let groups = of_kind(caches);
-    if groups.is_empty() {
+    if groups.is_empty() && !named {
         return Ok(Vec::new());
     }
     for group in &groups {
@@ -206,18 +229,19 @@ pub(super) fn prepare(
     plan_options: &PlanOptions,
 ) -> Result<Caches, PackError> {
     let Assigned { caches: all, targets } = assigned;
-    let mut named: BTreeMap<Kind, usize> = BTreeMap::new();
-    let mut caches = Vec::new();
+    let mut caches: Vec<PreparedCache> = Vec::new();
     for Targeted { examined, target } in all {
         let kind = examined.tree.kind;
-        let before = named.entry(kind).or_default();
-        *before += 1;
-        let name = match (*before, kind.variable()) {
-            // Caches of one kind that an engine reads are in different images.
-            (_, Some(_)) | (1, None) => kind.name().to_owned(),
-            (number, None) => format!("{kind}-{number}"),
-        };
         let target = target.filter(|_| !targets.is_empty());
+        // Only caches that may be in one image need different names.
+        let before = caches.iter().filter(|other| {
+            let other = &other.record;
+            other.kind == kind && share_an_image(other.target.as_deref(), target.as_deref())
+        });
+        let name = match before.count() {
+            0 => kind.name().to_owned(),
+            before => format!("{kind}-{}", before + 1),
+        };
         caches.push(prepare_one(examined, name, target, options, plan_options)?);
     }
     Ok(Caches { caches, targets })
