@@ -206,8 +206,8 @@ pub struct ImageCaches {
     pub records: Vec<CacheRecord>,
     /// The GPU target that the image is for.
     pub variant: Option<String>,
-    /// GPU targets of which there are variants of the image, sorted.
-    pub variants: Vec<String>,
+    /// Variants of the image: the digests of their manifests by GPU target.
+    pub variants: BTreeMap<String, Digest>,
 }
 
 /// Reads what an image says of its compile caches.
@@ -224,7 +224,7 @@ pub fn caches_of(source: &dyn ImageSource, platform: &Platform) -> Result<ImageC
     let labels =
         image.config.config().as_ref().and_then(|config| config.labels().clone()).unwrap_or_default();
     let annotations = image.manifest.annotations().clone().unwrap_or_default();
-    let variants: BTreeMap<String, String> = match annotations.get(&format!("{STARCAR_PREFIX}variants")) {
+    let variants: BTreeMap<String, Digest> = match annotations.get(&format!("{STARCAR_PREFIX}variants")) {
         Some(json) => serde_json::from_str(json).map_err(|error| damaged(error.to_string()))?,
         None => BTreeMap::new(),
     };
@@ -234,6 +234,6 @@ pub fn caches_of(source: &dyn ImageSource, platform: &Platform) -> Result<ImageC
             None => Vec::new(),
         },
         variant: labels.get(&format!("{STARCAR_PREFIX}variant")).cloned(),
-        variants: variants.into_keys().collect(),
+        variants,
     })
 }

@@ -10,7 +10,9 @@ use oci_spec::image::MediaType;
 use crate::{
     blob::{BlobContent, MemoryBlob},
     digest::Digest,
-    oci::{Layout, OciError, Platform, Selector, digest_of, read_image},
+    inspect::caches_of,
+    oci::{DEFAULT_TAG, Layout, OciError, Platform, Selector, digest_of, read_image},
+    pack::variant_tag,
     progress::Observer,
     registry::{PushEvent, Reference, Registry},
 };
@@ -44,11 +46,30 @@ pub fn push_image(
     Ok(registry.push_manifest(reference, media_type, manifest)?)
 }
 
-/// Pushes the image that `selector` names in `layout`.
+/// Pushes the image that `selector` names in `layout`, after the variants for GPU targets that it lists, each under its
+/// own tag. Returns the image's digest.
 ///
 /// # Errors
-/// When the layout's image is incomplete, or the registry refuses.
+/// When the layout's image, or one of its variants, is incomplete, or the registry refuses.
 pub fn push_layout(
+    layout: &Layout,
+    selector: &Selector,
+    registry: &Registry,
+    reference: &Reference,
+    observer: &dyn Observer,
+) -> Result<Digest, OciError> {
+    let source = (layout.clone(), selector.clone());
+    let variants = caches_of(&source, &Platform::default())?.variants;
+    for (target, digest) in variants {
+        let tag = variant_tag(reference.tag().unwrap_or(DEFAULT_TAG), Some(&target));
+        let name =
+            Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag);
+        push_one(layout, &Selector::Digest(digest), registry, &name, observer)?;
+    }
+    push_one(layout, selector, registry, reference, observer)
+}
+
+fn push_one(
     layout: &Layout,
     selector: &Selector,
     registry: &Registry,

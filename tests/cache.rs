@@ -347,7 +347,7 @@ fn a_snapshot_may_not_have_what_caches_need() {
 }
 
 #[test]
-fn the_profile_says_what_of_a_cache_is_prefetched() {
+fn the_profile_orders_a_cache() {
     let root = tempfile::tempdir().unwrap();
     let cache =
         write(&root.path().join("vllm-cache"), &[("modelinfos/a.json", "{}"), ("modelinfos/b.json", "[]")]);
@@ -369,6 +369,6 @@ fn the_profile_says_what_of_a_cache_is_prefetched() {
     assert_eq!(run.code, 0, "{}", run.stderr);
     let plan: Value = serde_json::from_str(&run.stdout).unwrap();
     let layer = plan["layers"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!((layer["kind"].as_str(), layer["prioritized"].as_u64()), (Some("cache"), Some(1)));
+    assert_eq!((layer["kind"].as_str(), layer["prioritized"].as_u64()), (Some("cache"), Some(2)));
     assert_eq!(layer["files"][0]["path"], "compile-cache/vllm/modelinfos/b.json");
 }

@@ -108,6 +108,8 @@ impl CliError {
                 | PackError::Plan(_)
                 | PackError::ModelDirectory { .. }
                 | PackError::CacheClash { .. }
+                | PackError::CacheInSnapshot { .. }
+                | PackError::VariantTag { .. }
                 | PackError::CacheDirectory { .. } => exit_code::USAGE,
                 PackError::Snapshot(_)
                 | PackError::Sample { .. }
@@ -115,9 +117,14 @@ impl CliError {
                 | PackError::Layer(
                     LayerError::Source(_) | LayerError::Damaged { .. } | LayerError::Entry { .. },
                 ) => exit_code::SNAPSHOT,
-                PackError::Cache(_) | PackError::CacheFindings { .. } => exit_code::CACHE,
+                PackError::Cache(_)
+                | PackError::CacheFindings { .. }
+                | PackError::CacheLayer(
+                    LayerError::Source(_) | LayerError::Damaged { .. } | LayerError::Entry { .. },
+                ) => exit_code::CACHE,
                 PackError::Base(_) => exit_code::BASE,
                 PackError::Layer(LayerError::Write(_) | LayerError::Spool(_))
+                | PackError::CacheLayer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::DiskSpace { .. } => exit_code::IMAGE,
                 PackError::Oci(error) => of_oci(error),
                 PackError::Threads(_) => exit_code::FAILURE,

@@ -149,6 +149,12 @@ struct PlanDocument<'a> {
 #[serde(rename_all = "camelCase")]
 struct LayerDocument<'a> {
     kind: &'static str,
+    /// Name of the compile cache in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'a str>,
+    /// The GPU target whose image has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<&'a str>,
     /// Number of files before the prefetch landmark.
     prioritized: usize,
     files: Vec<FileDocument<'a>>,
@@ -166,15 +172,17 @@ struct FileDocument<'a> {
 }
 
 fn json(prepared: &Prepared, estimates: &[EstimateRow]) -> Result<String, CliError> {
-    let layers = prepared.planned().map(|(layer, files, directory)| LayerDocument {
+    let layers = prepared.planned().map(|(layer, files, cache)| LayerDocument {
         kind: layer.kind.name(),
+        cache: cache.map(|cache| cache.name.as_str()),
+        target: cache.and_then(|cache| cache.target.as_deref()),
         prioritized: layer.prioritized,
         files: layer
             .files
             .iter()
             .map(|file| FileDocument {
-                path: match directory {
-                    Some(directory) => Cow::Owned(format!("{directory}/{}", files[file.index].path)),
+                path: match cache {
+                    Some(cache) => Cow::Owned(format!("{}/{}", cache.directory, files[file.index].path)),
                     None => Cow::Borrowed(&files[file.index].path),
                 },
                 size: files[file.index].size,

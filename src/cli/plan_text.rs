@@ -15,9 +15,14 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
     if prepared.plan_options.base_layers > 0 {
         let _ = writeln!(text, "base: {}", count(prepared.plan_options.base_layers, "layer"));
     }
-    for (index, (layer, files, directory)) in prepared.planned().enumerate() {
+    for (index, (layer, files, cache)) in prepared.planned().enumerate() {
         let total: u64 = layer.files.iter().map(|file| files[file.index].size).sum();
-        let directory = directory.map(|directory| format!("{directory}/")).unwrap_or_default();
+        let directory = cache.map(|cache| format!("{}/", cache.directory)).unwrap_or_default();
+        let of_cache = cache.map(|cache| {
+            let target = cache.target.as_ref().map(|target| format!(" of the image for {target}"));
+            format!(" {}{}", cache.name, target.unwrap_or_default())
+        });
+        let of_cache = of_cache.unwrap_or_default();
         let kind = match layer.kind {
             LayerKind::Base => "base",
             LayerKind::Small => "small files",
@@ -28,7 +33,7 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
         let number = prepared.plan_options.base_layers + index + 1;
         let _ = writeln!(
             text,
-            "layer {number}: {kind}, {}, {}{}",
+            "layer {number}: {kind}{of_cache}, {}, {}{}",
             count(layer.files.len(), "file"),
             size(total),
             landmark(prepared, layer)

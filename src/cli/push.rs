@@ -13,7 +13,7 @@ use crate::{
 /// The manifest's digest is the last line on standard output.
 #[derive(Debug, Args)]
 pub(super) struct PushArguments {
-    /// The image: oci:DIR[:tag] or oci:DIR@sha256:…
+    /// The image, and the variants that it lists: oci:DIR[:tag] or oci:DIR@sha256:…
     image: Target,
     /// Its name in the registry
     reference: String,

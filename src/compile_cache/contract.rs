@@ -30,6 +30,12 @@ pub struct CacheRecord {
     pub files: u64,
     /// Their bytes.
     pub size: u64,
+    /// Number of entries: vLLM's keys, Triton's kernels; 0 where the kind has none.
+    #[serde(default)]
+    pub entries: u64,
+    /// vLLM's keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
     /// The GPU target whose image has it: `sm90`, `gfx942`, `cpu`; `None` where all have it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -106,7 +112,9 @@ impl Contract<'_> {
     /// put before the engine's command. `name` is the image's, for the comment.
     pub fn shell(&self, name: &str) -> String {
         let mut text = format!(
-            "# Compile caches of {name}: copied because engines write to them. Run this before the engine starts.\n"
+            "# Compile caches of {}: copied because engines write to them. Run this before the engine starts.\n",
+            // A comment ends with its line.
+            name.escape_debug()
         );
         for record in self.records {
             self.copy(record, &mut text);
@@ -128,30 +136,35 @@ impl Contract<'_> {
             from.push_str("/.cache/flashinfer");
             to.push_str("/.cache/flashinfer");
         }
-        // -f: a second run meets the links that busybox made in the first, and cannot make them again.
-        let _ = writeln!(text, "mkdir -p {to} && {{ cp -Rpf {from}/. {to}/ ||");
-        let _ = writeln!(
-            text,
-            "  echo 'starcar: the {} cache was not copied whole to {to}; what is missing is compiled again' >&2; }}",
-            record.name
-        );
+        let name = &record.name;
+        let mut line = |line: &str| {
+            text.push_str(line);
+            text.push('\n');
+        };
+        line(&format!("if mkdir -p {to} && [ -w {to} ]; then"));
+        // -f: a second run meets the links that busybox made in the first, and cannot make them again. What cp says
+        // is shown only where it fails: busybox has a line for each file whose owner it may not set.
+        line(&format!("  starcar_said=$(cp -Rpf {from}/. {to}/ 2>&1) || printf '%s\\n' \\"));
+        line(&format!(
+            "    'starcar: the {name} cache was not copied whole to {to}; what is missing is compiled again' \\"
+        ));
+        line("    \"$starcar_said\" >&2");
         if place != record.at {
             for pattern in ["__grp__*.json", "vllm_compile_cache.py"] {
-                let _ = writeln!(
-                    text,
-                    "find {to} -name '{pattern}' -exec sed -i 's|{}/|{place}/|g' {{}} +",
-                    record.at
-                );
+                let sed = format!("sed -i 's|{}/|{place}/|g' {{}} +", record.at);
+                line(&format!("  find {to} -name '{pattern}' -exec {sed} || :"));
             }
         }
         if let Some(variable) = record.kind.variable() {
-            let _ = writeln!(text, "export {variable}={place}");
+            line(&format!("  export {variable}={place}"));
         } else if let Some(file) = &record.file {
-            let _ = writeln!(
-                text,
-                "# Python: torch.compiler.load_cache_artifacts(open('{to}/{file}', 'rb').read())"
-            );
+            line(&format!(
+                "  # Python: torch.compiler.load_cache_artifacts(open('{to}/{file}', 'rb').read())"
+            ));
         }
+        line("else");
+        line(&format!("  echo 'starcar: {to} cannot be written; the {name} cache is not used' >&2"));
+        line("fi");
     }
 }
 
@@ -167,6 +180,8 @@ mod tests {
             at: at.to_owned(),
             files: 1,
             size: 1,
+            entries: 0,
+            keys: Vec::new(),
             target: None,
             file: (kind == Kind::Artifacts).then(|| "a.bin".to_owned()),
             identity: Identity::default(),
@@ -181,20 +196,35 @@ mod tests {
             record(Kind::Artifacts, "/tmp/compile-cache/artifacts"),
         ];
         let contract = Contract { records: &records, mounted_at: MOUNTED_AT_DEFAULT, at: None };
-        insta::assert_snapshot!(contract.shell("models/a:v1"), @r"
+        insta::assert_snapshot!(contract.shell("models/a:v1"), @r#"
         # Compile caches of models/a:v1: copied because engines write to them. Run this before the engine starts.
-        mkdir -p /tmp/compile-cache/vllm && { cp -Rpf /mnt/models/compile-cache/vllm/. /tmp/compile-cache/vllm/ ||
-          echo 'starcar: the vllm cache was not copied whole to /tmp/compile-cache/vllm; what is missing is compiled again' >&2; }
-        export VLLM_CACHE_ROOT=/tmp/compile-cache/vllm
-        mkdir -p /root/.cache/flashinfer && { cp -Rpf /mnt/models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ ||
-          echo 'starcar: the flashinfer cache was not copied whole to /root/.cache/flashinfer; what is missing is compiled again' >&2; }
-        export FLASHINFER_WORKSPACE_BASE=/root
-        mkdir -p /tmp/compile-cache/artifacts && { cp -Rpf /mnt/models/compile-cache/artifacts/. /tmp/compile-cache/artifacts/ ||
-          echo 'starcar: the artifacts cache was not copied whole to /tmp/compile-cache/artifacts; what is missing is compiled again' >&2; }
-        # Python: torch.compiler.load_cache_artifacts(open('/tmp/compile-cache/artifacts/a.bin', 'rb').read())
+        if mkdir -p /tmp/compile-cache/vllm && [ -w /tmp/compile-cache/vllm ]; then
+          starcar_said=$(cp -Rpf /mnt/models/compile-cache/vllm/. /tmp/compile-cache/vllm/ 2>&1) || printf '%s\n' \
+            'starcar: the vllm cache was not copied whole to /tmp/compile-cache/vllm; what is missing is compiled again' \
+            "$starcar_said" >&2
+          export VLLM_CACHE_ROOT=/tmp/compile-cache/vllm
+        else
+          echo 'starcar: /tmp/compile-cache/vllm cannot be written; the vllm cache is not used' >&2
+        fi
+        if mkdir -p /root/.cache/flashinfer && [ -w /root/.cache/flashinfer ]; then
+          starcar_said=$(cp -Rpf /mnt/models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ 2>&1) || printf '%s\n' \
+            'starcar: the flashinfer cache was not copied whole to /root/.cache/flashinfer; what is missing is compiled again' \
+            "$starcar_said" >&2
+          export FLASHINFER_WORKSPACE_BASE=/root
+        else
+          echo 'starcar: /root/.cache/flashinfer cannot be written; the flashinfer cache is not used' >&2
+        fi
+        if mkdir -p /tmp/compile-cache/artifacts && [ -w /tmp/compile-cache/artifacts ]; then
+          starcar_said=$(cp -Rpf /mnt/models/compile-cache/artifacts/. /tmp/compile-cache/artifacts/ 2>&1) || printf '%s\n' \
+            'starcar: the artifacts cache was not copied whole to /tmp/compile-cache/artifacts; what is missing is compiled again' \
+            "$starcar_said" >&2
+          # Python: torch.compiler.load_cache_artifacts(open('/tmp/compile-cache/artifacts/a.bin', 'rb').read())
+        else
+          echo 'starcar: /tmp/compile-cache/artifacts cannot be written; the artifacts cache is not used' >&2
+        fi
         # Serve with --model /mnt/models: vLLM's keys cover the path.
         # To test the caches, set VLLM_FORCE_AOT_LOAD=1: vLLM then fails where it would compile again.
-        ");
+        "#);
     }
 
     #[test]
@@ -218,18 +248,28 @@ mod tests {
     fn another_place_is_written_into_the_files() {
         let records = [record(Kind::Triton, "/tmp/compile-cache/triton"), record(Kind::FlashInfer, "/root")];
         let contract = Contract { records: &records, mounted_at: "/models", at: Some("/cache") };
-        insta::assert_snapshot!(contract.shell("models/a:v1"), @r"
+        insta::assert_snapshot!(contract.shell("models/a:v1"), @r#"
         # Compile caches of models/a:v1: copied because engines write to them. Run this before the engine starts.
-        mkdir -p /cache/triton && { cp -Rpf /models/compile-cache/triton/. /cache/triton/ ||
-          echo 'starcar: the triton cache was not copied whole to /cache/triton; what is missing is compiled again' >&2; }
-        find /cache/triton -name '__grp__*.json' -exec sed -i 's|/tmp/compile-cache/triton/|/cache/triton/|g' {} +
-        find /cache/triton -name 'vllm_compile_cache.py' -exec sed -i 's|/tmp/compile-cache/triton/|/cache/triton/|g' {} +
-        export TRITON_CACHE_DIR=/cache/triton
-        mkdir -p /root/.cache/flashinfer && { cp -Rpf /models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ ||
-          echo 'starcar: the flashinfer cache was not copied whole to /root/.cache/flashinfer; what is missing is compiled again' >&2; }
-        export FLASHINFER_WORKSPACE_BASE=/root
+        if mkdir -p /cache/triton && [ -w /cache/triton ]; then
+          starcar_said=$(cp -Rpf /models/compile-cache/triton/. /cache/triton/ 2>&1) || printf '%s\n' \
+            'starcar: the triton cache was not copied whole to /cache/triton; what is missing is compiled again' \
+            "$starcar_said" >&2
+          find /cache/triton -name '__grp__*.json' -exec sed -i 's|/tmp/compile-cache/triton/|/cache/triton/|g' {} + || :
+          find /cache/triton -name 'vllm_compile_cache.py' -exec sed -i 's|/tmp/compile-cache/triton/|/cache/triton/|g' {} + || :
+          export TRITON_CACHE_DIR=/cache/triton
+        else
+          echo 'starcar: /cache/triton cannot be written; the triton cache is not used' >&2
+        fi
+        if mkdir -p /root/.cache/flashinfer && [ -w /root/.cache/flashinfer ]; then
+          starcar_said=$(cp -Rpf /models/compile-cache/flashinfer/.cache/flashinfer/. /root/.cache/flashinfer/ 2>&1) || printf '%s\n' \
+            'starcar: the flashinfer cache was not copied whole to /root/.cache/flashinfer; what is missing is compiled again' \
+            "$starcar_said" >&2
+          export FLASHINFER_WORKSPACE_BASE=/root
+        else
+          echo 'starcar: /root/.cache/flashinfer cannot be written; the flashinfer cache is not used' >&2
+        fi
         # Serve with --model /models: vLLM's keys cover the path.
-        ");
+        "#);
         let values: Vec<String> = contract.variables().into_iter().map(|variable| variable.value).collect();
         assert_eq!(values, ["/cache/triton", "/root"]);
     }

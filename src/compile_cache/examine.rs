@@ -50,6 +50,14 @@ pub fn examine(path: &Path, kind: Option<Kind>) -> Result<Vec<Examined>, CacheEr
             let identity = identify(&tree)?;
             let mut findings = lint(&tree, &identity)?;
             findings.extend(links(&tree));
+            findings.extend(found.remarks.iter().map(|remark| Finding {
+                severity: Severity::Warning,
+                rule: "found",
+                path: None,
+                files: 0,
+                reason: remark.clone(),
+                remedy: String::new(),
+            }));
             findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
             Ok(Examined { tree, identity, findings })
         })

@@ -18,6 +18,8 @@ pub struct Found {
     pub origin: PathBuf,
     /// Where its content lies in the cache; see [`super::CacheTree::inner`].
     pub inner: String,
+    /// What the user should know of how it was found.
+    pub remarks: Vec<String>,
 }
 
 /// Most names of one directory that are looked at to tell what it is.
@@ -51,7 +53,7 @@ pub fn find(path: &Path, kind: Option<Kind>) -> Result<Vec<Found>, CacheError> {
                 Some(kind) => Some(kind),
                 None => is_artifacts(&path).map_err(read_error(&path))?.then_some(Kind::Artifacts),
             };
-            kind.map(|kind| Found { kind, origin: path.clone(), inner: String::new() })
+            kind.map(|kind| Found::new(kind, path.clone(), ""))
         }
         (Some(kind), true) => {
             return Err(CacheError::Unknown {
@@ -60,7 +62,7 @@ pub fn find(path: &Path, kind: Option<Kind>) -> Result<Vec<Found>, CacheError> {
             });
         }
         (None, false) => return search(&path),
-        (Some(kind), false) => Some(forced(&path, kind)?),
+        (Some(kind), false) => return forced(&path, kind),
     };
     found.map(|found| vec![found]).ok_or_else(|| CacheError::Unknown {
         path,
@@ -68,25 +70,39 @@ pub fn find(path: &Path, kind: Option<Kind>) -> Result<Vec<Found>, CacheError> {
     })
 }
 
-/// A directory that the user says is a cache of this kind.
-fn forced(path: &Path, kind: Kind) -> Result<Found, CacheError> {
-    if !matches!(kind, Kind::Generic | Kind::Artifacts)
-        && let Some(found) = recognise(path)?.filter(|found| found.kind == kind)
-    {
-        return Ok(found);
+impl Found {
+    fn new(kind: Kind, origin: PathBuf, inner: &str) -> Self {
+        Self { kind, origin, inner: inner.to_owned(), remarks: Vec::new() }
+    }
+}
+
+/// A directory that the user says is a cache of this kind: what in it is one, and if nothing is, all of it.
+fn forced(path: &Path, kind: Kind) -> Result<Vec<Found>, CacheError> {
+    if matches!(kind, Kind::Generic | Kind::Artifacts) {
+        return Ok(vec![Found::new(kind, path.to_owned(), "")]);
+    }
+    if let Ok(mut found) = search(path) {
+        found.retain(|found| found.kind == kind);
+        if !found.is_empty() {
+            return Ok(found);
+        }
     }
     let below = path.join(FLASHINFER);
-    let (origin, inner) = match kind {
-        Kind::FlashInfer if below.is_dir() => (below, FLASHINFER),
-        Kind::FlashInfer => (path.to_owned(), FLASHINFER),
-        _ => (path.to_owned(), ""),
+    let mut found = match kind {
+        Kind::FlashInfer if below.is_dir() => Found::new(kind, below, FLASHINFER),
+        Kind::FlashInfer => Found::new(kind, path.to_owned(), FLASHINFER),
+        _ => Found::new(kind, path.to_owned(), ""),
     };
-    Ok(Found { kind, origin, inner: inner.to_owned() })
+    found
+        .remarks
+        .push(format!("no name in it is one of a {kind} cache; what is no such cache is not found there"));
+    Ok(vec![found])
 }
 
 /// Looks at `root`, its children and theirs.
 fn search(root: &Path) -> Result<Vec<Found>, CacheError> {
     let mut found = Vec::new();
+    let mut passed_over = Vec::new();
     let mut level = vec![root.to_owned()];
     let mut seen = 0;
     for depth in 0..=DEPTH_MAX {
@@ -94,35 +110,62 @@ fn search(root: &Path) -> Result<Vec<Found>, CacheError> {
         for directory in level {
             seen += 1;
             if seen > DIRECTORIES_MAX {
+                passed_over.push(format!("more than {DIRECTORIES_MAX} directories"));
                 break;
             }
             match recognise(&directory) {
                 Ok(Some(one)) => found.push(one),
-                Ok(None) if depth < DEPTH_MAX => next.extend(list(&directory)?.directories(&directory)),
+                Ok(None) if depth < DEPTH_MAX => {
+                    let names = list(&directory)?;
+                    passed_over.extend(linked_caches(&directory, &names));
+                    next.extend(names.directories(&directory));
+                }
                 Err(error) if depth == 0 => return Err(error),
-                // Directories of a home that cannot be read are none of ours.
-                Ok(None) | Err(_) => {}
+                Ok(None) => {}
+                // Others' directories in a home are none of ours, but for those that are called as caches are.
+                Err(_) if USUAL_NAMES.contains(&file_name(&directory)) => {
+                    passed_over.push(format!("{}, which cannot be read", directory.display()));
+                }
+                Err(_) => {}
             }
         }
         level = next;
     }
-    if found.is_empty() {
-        return Err(CacheError::Unknown {
-            path: root.to_owned(),
-            reason: "neither it nor a directory in it looks like a cache of vLLM, Inductor, Triton or \
-                     FlashInfer; --cache KIND=DIR says what it is, and `generic` takes any directory"
-                .to_owned(),
-        });
+    let passed_over =
+        (!passed_over.is_empty()).then(|| format!("not looked into: {}", passed_over.join(", ")));
+    match found.first_mut() {
+        Some(first) => first.remarks.extend(passed_over),
+        None => {
+            return Err(CacheError::Unknown {
+                path: root.to_owned(),
+                reason: format!(
+                    "neither it nor a directory in it looks like a cache of vLLM, Inductor, Triton or FlashInfer{}; \
+                     --cache KIND=DIR says what it is, and `generic` takes any directory",
+                    passed_over.map(|text| format!(" ({text})")).unwrap_or_default()
+                ),
+            });
+        }
     }
     Ok(found)
+}
+
+/// Names that caches have in a home.
+const USUAL_NAMES: [&str; 6] = ["vllm", "flashinfer", "triton", ".triton", "inductor", "torch_compile_cache"];
+
+/// Links to caches. They are not followed: what the user names is packed, and not what someone let a link lead to.
+fn linked_caches(directory: &Path, names: &Names) -> Vec<String> {
+    let is_cache = |path: &PathBuf| matches!(recognise(path), Ok(Some(_)));
+    let links = names.links.iter().map(|name| directory.join(name)).filter(is_cache);
+    links.map(|link| format!("{}, a link: name the directory that it leads to", link.display())).collect()
 }
 
 /// Tells what a directory is by the names in it.
 fn recognise(directory: &Path) -> Result<Option<Found>, CacheError> {
     let names = list(directory)?;
     let own = file_name(directory);
-    let found =
-        |kind, inner: &str| Ok(Some(Found { kind, origin: directory.to_owned(), inner: inner.to_owned() }));
+    let found = |kind, inner: &str| {
+        Ok(Some(Found { kind, origin: directory.to_owned(), inner: inner.to_owned(), remarks: Vec::new() }))
+    };
     if VLLM_ROOT.iter().any(|name| names.has_directory(name)) {
         return found(Kind::Vllm, "");
     }
@@ -159,7 +202,7 @@ fn is_torch_compile_cache(directory: &Path, names: &Names) -> bool {
 
 /// A FlashInfer workspace: its base, its `.cache/flashinfer`, one version of that, or one architecture of it.
 fn flashinfer(directory: &Path, names: &Names) -> Option<Found> {
-    let found = |origin: PathBuf, inner: String| Some(Found { kind: Kind::FlashInfer, origin, inner });
+    let found = |origin: PathBuf, inner: String| Some(Found::new(Kind::FlashInfer, origin, &inner));
     let is_architecture =
         |names: &Names| names.has_directory("cached_ops") || names.has_directory("generated");
     let has_architecture = |path: &Path, names: &Names| {
@@ -268,6 +311,7 @@ fn is_artifacts(path: &Path) -> io::Result<bool> {
 struct Names {
     directories: Vec<String>,
     files: Vec<String>,
+    links: Vec<String>,
 }
 
 impl Names {
@@ -289,10 +333,12 @@ fn list(directory: &Path) -> Result<Names, CacheError> {
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => names.directories.push(name),
             Ok(kind) if kind.is_file() => names.files.push(name),
+            Ok(kind) if kind.is_symlink() => names.links.push(name),
             _ => {}
         }
     }
     names.directories.sort_unstable();
+    names.links.sort_unstable();
     Ok(names)
 }
 

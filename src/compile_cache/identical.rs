@@ -90,8 +90,12 @@ mod tests {
             let time = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(second);
             File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
         }
-        let found =
-            Found { kind: Kind::Vllm, origin: fs::canonicalize(root.path()).unwrap(), inner: String::new() };
+        let found = Found {
+            kind: Kind::Vllm,
+            origin: fs::canonicalize(root.path()).unwrap(),
+            inner: String::new(),
+            remarks: Vec::new(),
+        };
         let tree = walk(&found).unwrap();
         assert_eq!(identical(&tree, &[]).unwrap(), [None, Some(0), None, None, None, None]);
         assert_eq!(identical(&tree, &[0]).unwrap(), [None; 6]);

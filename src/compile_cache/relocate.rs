@@ -184,7 +184,13 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        walk(&Found { kind, origin: fs::canonicalize(root).unwrap(), inner: inner.into() }).unwrap()
+        walk(&Found {
+            kind,
+            origin: fs::canonicalize(root).unwrap(),
+            inner: inner.into(),
+            remarks: Vec::new(),
+        })
+        .unwrap()
     }
 
     fn text(relocated: &[Relocated]) -> Vec<&str> {

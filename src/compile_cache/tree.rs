@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::Kind;
+use super::{
+    Kind,
+    find::{is_aot_key, is_legacy_key},
+};
 use crate::blob::FileStamp;
 
 /// One cache.
@@ -23,6 +26,31 @@ pub struct CacheTree {
     pub directories: Vec<CacheDirectory>,
     /// What was left out and why, sorted by path.
     pub left_out: Vec<LeftOut>,
+}
+
+impl CacheTree {
+    /// The keys of what vLLM compiled: names of the directories in `torch_compile_cache`, sorted.
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> =
+            self.directories.iter().filter_map(|directory| key(&directory.path)).collect();
+        keys.sort();
+        keys
+    }
+
+    /// Number of entries: vLLM's keys, Triton's kernels; 0 for other kinds.
+    pub fn entries(&self) -> usize {
+        match self.kind {
+            Kind::Vllm => self.keys().len(),
+            Kind::Triton => self.directories.iter().filter(|directory| !directory.path.contains('/')).count(),
+            _ => 0,
+        }
+    }
+}
+
+fn key(path: &str) -> Option<String> {
+    let below = path.strip_prefix("torch_compile_cache/")?;
+    let name = below.strip_prefix("torch_aot_compile/").unwrap_or(below);
+    (is_legacy_key(name) || is_aot_key(name)).then(|| name.to_owned())
 }
 
 /// A regular file of a cache.

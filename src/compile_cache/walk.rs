@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     fn found(root: &Path, kind: Kind, inner: &str) -> Found {
-        Found { kind, origin: fs::canonicalize(root).unwrap(), inner: inner.to_owned() }
+        Found { kind, origin: fs::canonicalize(root).unwrap(), inner: inner.to_owned(), remarks: Vec::new() }
     }
 
     fn write(root: &Path, path: &str) {

@@ -3,7 +3,7 @@
 //!
 //! Source of the latter: GKM, `mcv/docs` (labels) and `mcv/pkg/cacheplan` (what is read from them).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
@@ -89,9 +89,8 @@ struct Summary {
 fn of_class(record: &CacheRecord) -> BTreeMap<String, String> {
     let identity = &record.identity;
     let prefix = format!("cache.{}.image/", record.kind);
-    let entries = identity.facts(Attribute::Key).len().max(1);
     let mut labels = BTreeMap::from([
-        (format!("{prefix}entry-count"), entries.to_string()),
+        (format!("{prefix}entry-count"), record.entries.to_string()),
         (format!("{prefix}cache-size-bytes"), record.size.to_string()),
         (format!("{prefix}summary"), json(&summary(record))),
     ]);
@@ -136,9 +135,7 @@ struct Mount<'a> {
 
 /// `io.kserve.km/*`, which describe vLLM's cache and the trees beside it.
 fn of_mount(vllm: &CacheRecord, records: &[CacheRecord]) -> BTreeMap<String, String> {
-    let keys: BTreeSet<&str> =
-        vllm.identity.facts(Attribute::Key).iter().map(|fact| fact.value.as_str()).collect();
-    let is_aot = keys.iter().any(|key| key.len() == 64);
+    let is_aot = vllm.keys.iter().any(|key| key.len() == 64);
     let subpath = if is_aot { "torch_compile_cache/torch_aot_compile" } else { "torch_compile_cache" };
     let label = |name: &str, value: String| (format!("io.kserve.km/{name}"), value);
     let mut labels = BTreeMap::from([
@@ -147,8 +144,8 @@ fn of_mount(vllm: &CacheRecord, records: &[CacheRecord]) -> BTreeMap<String, Str
         label("cache-mount-subpath", subpath.to_owned()),
         label("cache-root-env", format!("VLLM_CACHE_ROOT={}", vllm.at)),
     ]);
-    if !keys.is_empty() {
-        labels.extend([label("cache-hash", keys.into_iter().collect::<Vec<_>>().join(","))]);
+    if !vllm.keys.is_empty() {
+        labels.extend([label("cache-hash", vllm.keys.join(","))]);
     }
     let mounts: Vec<Mount<'_>> = records
         .iter()

@@ -11,6 +11,7 @@ use crate::{
         CacheDirectory, CacheRecord, Examined, Kind, Relocated, directories_to_create, examine,
         flashinfer_base, identical,
         identity::Attribute,
+        is_plain_directory,
         lint::{self, Finding, Severity},
         relocate,
     },
@@ -140,6 +141,13 @@ pub(super) fn examine_all(options: &CacheOptions) -> Result<Assigned, PackError>
                 });
             }
             let target = option.target.clone().or_else(|| examined.target());
+            // `~` and `~/.cache` hold the same caches.
+            let known = |other: &Targeted| {
+                other.examined.tree.origin == examined.tree.origin && other.target == target
+            };
+            if all.iter().any(known) {
+                continue;
+            }
             all.push(Targeted { examined, target });
         }
     }
@@ -187,6 +195,15 @@ fn assign(caches: &mut [Targeted], named: bool) -> Result<Vec<String>, PackError
             if let (true, Some(name), Some(gpu)) = (shared, name, gpu) {
                 caches[*index].target = Some(format!("{name}-{gpu}"));
             }
+        }
+    }
+    // Code for processors is of use beside every GPU.
+    let grouped: BTreeSet<usize> = groups.iter().flatten().copied().collect();
+    let is_cpu = |cache: &Targeted| cache.target.as_deref() == Some("cpu");
+    let has_gpu = caches.iter().any(|cache| cache.target.is_some() && !is_cpu(cache));
+    for (index, cache) in caches.iter_mut().enumerate() {
+        if has_gpu && !named && is_cpu(cache) && !grouped.contains(&index) {
+            cache.target = None;
         }
     }
     let distinct: BTreeSet<String> = caches.iter().filter_map(|cache| cache.target.clone()).collect();
@@ -277,9 +294,14 @@ fn prepare_one(
         at,
         files: tree.files.len() as u64,
         size: examined.size(),
+        entries: tree.entries() as u64,
+        keys: if tree.kind == Kind::Vllm { tree.keys() } else { Vec::new() },
         target,
         file: match (tree.kind, tree.files.as_slice()) {
-            (Kind::Artifacts, [only]) => Some(only.path.clone()),
+            // A name that is more than a path has no place in a snippet.
+            (Kind::Artifacts, [only]) if is_plain_directory(&format!("/{}", only.path)) => {
+                Some(only.path.clone())
+            }
             _ => None,
         },
         identity: examined.identity.clone(),
@@ -287,6 +309,35 @@ fn prepare_one(
     };
     let created = directories_to_create(tree);
     Ok(PreparedCache { examined, record, files, planned, relocated, created, same })
+}
+
+/// A word about caches that the profile has and that are not packed under that name.
+pub(super) fn unknown_to(profile: Option<&Profile>, caches: &Caches) -> Option<String> {
+    if caches.caches.is_empty() {
+        return None;
+    }
+    let mut recorded = recorded(profile?);
+    for cache in &caches.caches {
+        let tree = &cache.examined.tree;
+        recorded.remove(tree.kind.name());
+        for part in tree.origin.iter().filter_map(|part| part.to_str()) {
+            recorded.remove(part);
+        }
+    }
+    let names: Vec<&str> = recorded.into_iter().collect();
+    (!names.is_empty()).then(|| {
+        format!(
+            "the profile has reads of caches that were recorded in {}; none of --cache lies in a directory of that \
+             name, so that they order nothing",
+            names.join(", ")
+        )
+    })
+}
+
+/// Names of the caches of a profile: their directories' when they were recorded.
+fn recorded(profile: &Profile) -> BTreeSet<&str> {
+    let trees = profile.accesses.iter().map(|access| &access.tree);
+    trees.filter_map(|tree| if let Tree::Cache(name) = tree { Some(name.as_str()) } else { None }).collect()
 }
 
 /// What the profile says of the cache's files. A recording names a tree by its directory, which may be the cache or
@@ -303,11 +354,7 @@ fn usage(examined: &Examined, profile: Option<&Profile>) -> Vec<Option<FileUse>>
         above =
             if above.as_os_str().is_empty() { PathBuf::from(part) } else { PathBuf::from(part).join(above) };
     }
-    let recorded: BTreeSet<&str> = profile
-        .accesses
-        .iter()
-        .filter_map(|access| if let Tree::Cache(name) = &access.tree { Some(name.as_str()) } else { None })
-        .collect();
+    let recorded = recorded(profile);
     for (name, prefix) in names.into_iter().filter(|(name, _)| recorded.contains(name.as_str())) {
         let own: Vec<(String, u64)> = tree
             .files

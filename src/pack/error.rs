@@ -58,6 +58,26 @@ pub enum PackError {
         /// The target that both are for; `None` where neither tells.
         target: Option<String>,
     },
+    /// A compile cache would be packed as part of the model, too.
+    #[error(
+        "the compile cache {} is part of the snapshot; leave it out of the model with --exclude, or move it",
+        path.display()
+    )]
+    CacheInSnapshot {
+        /// The cache's directory.
+        path: PathBuf,
+    },
+    /// A compile cache could not be made a layer.
+    #[error(transparent)]
+    CacheLayer(LayerError),
+    /// A variant's tag is longer than registries take.
+    #[error("the tag `{tag}` of the variant for {target} has more than 128 characters; choose a shorter one")]
+    VariantTag {
+        /// The tag.
+        tag: String,
+        /// The target.
+        target: String,
+    },
     /// The snapshot has something where the compile caches go.
     #[error("the snapshot has {path}, where compile caches go; leave it out with --exclude")]
     CacheDirectory {

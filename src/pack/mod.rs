@@ -20,6 +20,7 @@ pub use self::{
 use crate::{
     base::{Base, BaseChoice, BaseError},
     blob::Spool,
+    compile_cache::CacheRecord,
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
     oci::{self, OciError, Platform},
@@ -184,15 +185,15 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// The planned layers above the base, each with what the planner was given for it, and compile caches with their
-    /// directory in the model's.
-    pub fn planned(&self) -> impl Iterator<Item = (&PlannedLayer, &[PlanFile], Option<&str>)> {
+    /// The planned layers above the base, each with what the planner was given for it, and what the image says of a
+    /// compile cache.
+    pub fn planned(&self) -> impl Iterator<Item = (&PlannedLayer, &[PlanFile], Option<&CacheRecord>)> {
         let of_model = self.plan.layers.iter().map(|layer| (layer, self.files.as_slice(), None));
         let of_caches = self
             .caches
             .caches
             .iter()
-            .map(|cache| (&cache.planned, cache.files.as_slice(), Some(cache.record.directory.as_str())));
+            .map(|cache| (&cache.planned, cache.files.as_slice(), Some(&cache.record)));
         of_model.chain(of_caches)
     }
 
@@ -230,6 +231,10 @@ pub fn prepare(
     {
         return Err(PackError::CacheDirectory { path: file.path.clone() });
     }
+    let mut roots = caches.caches.iter().map(|cache| &cache.examined.tree.origin);
+    if let Some(root) = roots.find(|root| snapshot.files.iter().any(|file| file.source.starts_with(root))) {
+        return Err(PackError::CacheInSnapshot { path: root.clone() });
+    }
     let spool = Spool::new(&options.temporary, SPOOL_MEMORY);
     let mut base = match &options.base {
         BaseChoice::Scratch => Base::default(),
@@ -257,6 +262,7 @@ pub fn prepare(
     let plan = plan(&files, &plan_options)?;
     warnings.extend(unread_shards(&plan, &files));
     let caches = caches::prepare(caches, &options, &plan_options)?;
+    warnings.extend(caches::unknown_to(options.profile.as_ref(), &caches));
     let landmarks = options.format.has_landmarks();
     let mut layers: Vec<LayerSpec> = std::mem::take(&mut base.layers)
         .into_iter()

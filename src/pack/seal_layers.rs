@@ -13,6 +13,7 @@ use crate::{
     blob::Spool,
     layer::{LayerFormat, SealOptions, SealedLayer, Workers, seal},
     oci::Layout,
+    plan::LayerKind,
     progress::Observer,
 };
 
@@ -73,9 +74,14 @@ fn seal_one(
     options: &SealOptions<'_>,
     layout: Option<&Layout>,
 ) -> Result<SealedLayer, PackError> {
-    let Some(layout) = layout else { return Ok(seal(&spec.entries, format, options, None)?) };
+    // Whose file it was that changed is for the exit code.
+    let named = |error| match spec.kind {
+        LayerKind::Cache => PackError::CacheLayer(error),
+        _ => PackError::Layer(error),
+    };
+    let Some(layout) = layout else { return seal(&spec.entries, format, options, None).map_err(named) };
     let mut writer = layout.blob_writer()?;
-    let sealed = seal(&spec.entries, format, options, Some(&mut writer))?;
+    let sealed = seal(&spec.entries, format, options, Some(&mut writer)).map_err(named)?;
     writer.commit(sealed.digest)?;
     Ok(sealed)
 }

@@ -69,7 +69,6 @@ pub(super) fn survey_cache(
                     sample(&file.source, size)
                         .map_err(|cause| PackError::Sample { path: file.source.clone(), cause })?,
                 ),
-                Compression::Auto if size > 0 => Some(Sample { raw: 1, compressed: 0 }),
                 _ => None,
             };
             Ok(PlanFile { path: file.path.clone(), size, weights: false, header: None, sample, usage })

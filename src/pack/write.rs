@@ -25,6 +25,9 @@ use crate::{
     registry::{Reference, Registry},
 };
 
+/// Longest tag, in bytes (OCI distribution specification, "Pulling manifests").
+const TAG_MAX: usize = 128;
+
 /// Where an image goes.
 pub enum Destination {
     /// Into a layout, under a tag.
@@ -128,6 +131,19 @@ impl Prepared {
     /// # Errors
     /// See [`PackError`]. A destination that fails has no image under its name.
     pub fn write(&self, destinations: &[Destination], observer: &dyn Observer) -> Result<Packed, PackError> {
+        // Hours of packing should not end in a name that cannot be.
+        for destination in destinations {
+            let tag = match destination {
+                Destination::Layout { tag, .. } | Destination::Archive { tag, .. } => tag.as_str(),
+                Destination::Registry { reference, .. } => reference.tag().unwrap_or(DEFAULT_TAG),
+            };
+            for target in &self.caches.targets {
+                let tag = variant_tag(tag, Some(target));
+                if tag.len() > TAG_MAX {
+                    return Err(PackError::VariantTag { tag, target: target.clone() });
+                }
+            }
+        }
         let layout = destinations
             .iter()
             .find_map(|destination| match destination {

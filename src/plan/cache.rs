@@ -1,46 +1,46 @@
 //! How the files of a compile cache lie in a layer of their own.
 
 use super::{
-    LayerKind, PlanFile, PlanOptions, PlannedFile, PlannedLayer, Prefetch,
+    Compression, LayerKind, PlanFile, PlanOptions, PlannedFile, PlannedLayer, Prefetch,
     chunks::chunk_lengths,
     storage::{storage, stored_bytes},
 };
-use crate::natural::natural_cmp;
+use crate::{layer::Storage, natural::natural_cmp};
 
-/// Lays out a compile cache. Its files are compressed where that makes them smaller and, but for
-/// [`Prefetch::None`], prefetched: those that the profile names, and all where it names none.
+/// Lays out a compile cache: in the order of the profile, then by name. Its files are compressed where that makes
+/// them smaller and, but for [`Prefetch::None`], prefetched.
 ///
-/// What is prefetched is not limited as it is for the model: the first thing that is done with a cache is to copy it
-/// to where it can be written, and one read after the other takes longer than a prefetch.
+/// What is prefetched is not limited as it is for the model, nor to what the profile names: the first thing that is
+/// done with a cache is to copy all of it to where it can be written, and one read after the other takes longer than a
+/// prefetch.
 pub fn plan_cache(files: &[PlanFile], options: &PlanOptions) -> PlannedLayer {
     let mut order: Vec<usize> = (0..files.len()).collect();
     let place = |index: usize| files[index].usage.as_ref().map_or(usize::MAX, |usage| usage.place);
     order.sort_by(|a, b| {
         place(*a).cmp(&place(*b)).then_with(|| natural_cmp(&files[*a].path, &files[*b].path))
     });
-    let used = files.iter().filter(|file| file.usage.is_some()).count();
     let (prioritized, why) = match options.prefetch {
-        Prefetch::None => (0, "--prefetch none"),
-        Prefetch::All => (files.len(), "--prefetch all"),
-        _ if used > 0 => (used, "the profile has it"),
-        _ => (files.len(), "the whole cache is copied before the engine starts"),
+        Prefetch::None => (0, "read on demand: --prefetch none"),
+        Prefetch::All => (files.len(), "prefetched: --prefetch all"),
+        Prefetch::Auto | Prefetch::Small => {
+            (files.len(), "prefetched: the whole cache is copied before the engine starts")
+        }
     };
-    let planned = order.into_iter().enumerate().map(|(position, index)| {
+    let planned = order.into_iter().map(|index| {
         let file = &files[index];
-        let (storage, how) = storage(file, options.compression);
-        let when = if position < prioritized {
-            format!("prefetched: {why}")
-        } else if options.prefetch == Prefetch::None {
-            format!("read on demand: {why}")
-        } else {
-            "read on demand: the profile does not have it".to_owned()
+        let (storage, how) = match (options.compression, file.sample) {
+            // Not worth a sample: compiled code and text shrink.
+            (Compression::Auto, None) if file.size > 0 => {
+                (Storage::Compressed, "compressed: a small file of a cache".to_owned())
+            }
+            _ => storage(file, options.compression),
         };
         PlannedFile {
             index,
             storage,
             chunks: chunk_lengths(file.size, options.chunk_size),
             stored: stored_bytes(file, storage),
-            reason: format!("{how}; {when}"),
+            reason: format!("{how}; {why}"),
         }
     });
     PlannedLayer { kind: LayerKind::Cache, files: planned.collect(), prioritized }
@@ -50,8 +50,7 @@ pub fn plan_cache(files: &[PlanFile], options: &PlanOptions) -> PlannedLayer {
 mod tests {
     use super::*;
     use crate::{
-        layer::Storage,
-        plan::{CHUNK_SIZE_DEFAULT, Compression, Nodes, Sample},
+        plan::{CHUNK_SIZE_DEFAULT, Nodes, Sample},
         profile::{FileUse, Seconds},
     };
 
@@ -87,7 +86,7 @@ mod tests {
     #[test]
     fn what_the_profile_names_comes_first() {
         let files = [file("a", None), file("b", Some(1)), file("c", Some(0))];
-        assert_eq!(planned(&files, Prefetch::Auto), (vec!["c", "b", "a"], 2));
+        assert_eq!(planned(&files, Prefetch::Auto), (vec!["c", "b", "a"], 3));
         assert_eq!(planned(&files, Prefetch::All).1, 3);
     }
 }

@@ -53,7 +53,10 @@ impl SourceArguments {
         let image = oci::open(&target, || self.registry.open())?;
         let caches = caches_of(&*image, &self.platform)?;
         if caches.records.is_empty() {
-            return Err(CliError::NoCaches { image: target.to_string(), variants: caches.variants });
+            return Err(CliError::NoCaches {
+                image: target.to_string(),
+                variants: caches.variants.into_keys().collect(),
+            });
         }
         Ok(Source::Image { name: target.to_string(), caches })
     }
