@@ -316,20 +316,14 @@ fn unknown_and_hostile_trees_are_refused() {
     let large = write(&root.path().join("large"), &[("x/fxgraph/a", "")]);
     File::create(large.join("x/fxgraph/a")).unwrap().set_len(5 << 30).unwrap();
     refused(&format!("inductor={}", large.display()), 8, "generic=DIR");
-    let first = triton(&root.path().join("first"), 90);
-    let run = starcar(&[
-        "pack",
-        EXAMPLE,
-        "--base",
-        "scratch",
-        "-o",
-        &out,
-        "--cache",
-        &format!("triton@sm90={}", first.display()),
-        "--cache",
-        &format!("triton@sm90={}", first.display()),
-    ]);
+    let (first, second) = (triton(&root.path().join("first"), 90), triton(&root.path().join("second"), 90));
+    let (first, second) =
+        (format!("triton@sm90={}", first.display()), format!("triton@sm90={}", second.display()));
+    let arguments = ["pack", EXAMPLE, "--base", "scratch", "-o", &out, "--cache", &first, "--cache"];
+    let run = starcar(&[&arguments[..], &[&second]].concat());
     assert_eq!(run.code, 2, "{}", run.stderr);
+    let run = starcar(&[&arguments[..], &[&first]].concat());
+    assert_eq!(run.code, 0, "the same cache is packed once: {}", run.stderr);
 }
 
 #[test]
@@ -371,4 +365,93 @@ fn the_profile_orders_a_cache() {
     let layer = plan["layers"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((layer["kind"].as_str(), layer["prioritized"].as_u64()), (Some("cache"), Some(2)));
     assert_eq!(layer["files"][0]["path"], "compile-cache/vllm/modelinfos/b.json");
+}
+
+#[test]
+fn a_cache_inside_the_snapshot_is_not_shipped_twice() {
+    let root = tempfile::tempdir().unwrap();
+    let model = root.path().join("model");
+    write(&model, &[("config.json", "{}")]);
+    let cache = triton(&model.join("kernels"), 90);
+    let out = oci(&root.path().join("layout"));
+    let arguments = ["pack", model.to_str().unwrap(), "--base", "scratch", "-o", &out, "--cache"];
+    let run = starcar(&[&arguments[..], &[cache.to_str().unwrap()]].concat());
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let run = starcar(&[&arguments[..], &[cache.to_str().unwrap(), "--exclude", "kernels/*"]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+}
+
+#[test]
+fn forced_kinds_and_links() {
+    let root = tempfile::tempdir().unwrap();
+    let home = root.path().join("home");
+    triton(&home.join(".triton/cache"), 90);
+    let elsewhere = write(&root.path().join("elsewhere"), &[("modelinfos/a.json", "{}")]);
+    fs::create_dir(home.join(".cache")).unwrap();
+    symlink(&elsewhere, home.join(".cache/vllm")).unwrap();
+    let inspected = |arguments: &[&str]| {
+        let run = starcar(&[&["cache", "inspect", "--format", "json"], arguments].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        serde_json::from_str::<Value>(&run.stdout).unwrap()
+    };
+    let forced = inspected(&["--kind", "triton", home.to_str().unwrap()]);
+    assert!(forced["caches"][0]["place"].as_str().unwrap().ends_with(".triton/cache"), "{forced}");
+    let rules: Vec<&str> = forced["caches"][0]["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|finding| finding["rule"].as_str().unwrap())
+        .collect();
+    assert!(rules.contains(&"found"), "the link is named: {rules:?}");
+    let useless = inspected(&["--kind", "vllm", home.join(".triton").to_str().unwrap()]);
+    assert!(useless.to_string().contains("no name in it"), "{useless}");
+}
+
+#[test]
+fn a_layout_is_pushed_with_its_variants() {
+    let root = tempfile::tempdir().unwrap();
+    let registry = FakeRegistry::open();
+    let cache = triton(&root.path().join("cache"), 90);
+    let layout = oci(&root.path().join("layout"));
+    let named = format!("triton@sm90={}", cache.display());
+    let long = format!("{layout}:{}", "x".repeat(126));
+    let run = starcar(&["pack", EXAMPLE, "--base", "scratch", "-o", &long, "--cache", &named]);
+    assert_eq!(run.code, 2, "{}", run.stderr);
+    let image = packed(&["-o", &format!("{layout}:v1"), "--cache", &named]);
+    let reference = format!("{}/models/tiny:v2", registry.address());
+    let run = starcar(&["push", &format!("{layout}:v1"), &reference]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert_eq!(run.stdout.trim_end(), image["digest"]);
+    for tag in ["v2", "v2-sm90"] {
+        assert!(registry.manifest("models/tiny", tag).is_some(), "{tag}");
+    }
+}
+
+/// The snippet runs as it is printed: twice, under `set -eu`, and without a source.
+#[test]
+fn the_snippet_runs() {
+    let root = tempfile::tempdir().unwrap();
+    let cache = triton(&root.path().join("cache"), 90);
+    let layout = oci(&root.path().join("layout"));
+    packed(&["-o", &layout, "--cache", cache.to_str().unwrap()]);
+    let (mounted, at) = (root.path().join("mounted"), root.path().join("at"));
+    let copy = mounted.join("compile-cache/triton/K");
+    fs::create_dir_all(&copy).unwrap();
+    let group = r#"{"child_paths": {"a": "/tmp/compile-cache/triton/K/a"}}"#;
+    fs::write(copy.join("__grp__a.json"), group).unwrap();
+    let (mounted, at) = (mounted.to_str().unwrap(), at.to_str().unwrap());
+    let env = starcar(&["cache", "env", &layout, "--mounted-at", mounted, "--at", at]);
+    assert_eq!(env.code, 0, "{}", env.stderr);
+    let script = format!("set -eu\n{0}{0}echo $TRITON_CACHE_DIR\n", env.stdout);
+    let run = || std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    let output = run();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{at}/triton\n"));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let group = fs::read_to_string(root.path().join("at/triton/K/__grp__a.json")).unwrap();
+    assert!(group.contains(&format!("{at}/triton/K/a")), "{group}");
+
+    fs::remove_dir_all(root.path().join("mounted")).unwrap();
+    let output = run();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("was not copied whole"));
 }
