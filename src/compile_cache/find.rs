@@ -62,7 +62,7 @@ pub fn find(path: &Path, kind: Option<Kind>) -> Result<Vec<Found>, CacheError> {
             });
         }
         (None, false) => return search(&path),
-        (Some(kind), false) => return forced(&path, kind),
+        (Some(kind), false) => return Ok(forced(&path, kind)),
     };
     found.map(|found| vec![found]).ok_or_else(|| CacheError::Unknown {
         path,
@@ -77,14 +77,14 @@ impl Found {
 }
 
 /// A directory that the user says is a cache of this kind: what in it is one, and if nothing is, all of it.
-fn forced(path: &Path, kind: Kind) -> Result<Vec<Found>, CacheError> {
+fn forced(path: &Path, kind: Kind) -> Vec<Found> {
     if matches!(kind, Kind::Generic | Kind::Artifacts) {
-        return Ok(vec![Found::new(kind, path.to_owned(), "")]);
+        return vec![Found::new(kind, path.to_owned(), "")];
     }
     if let Ok(mut found) = search(path) {
         found.retain(|found| found.kind == kind);
         if !found.is_empty() {
-            return Ok(found);
+            return found;
         }
     }
     let below = path.join(FLASHINFER);
@@ -96,7 +96,7 @@ fn forced(path: &Path, kind: Kind) -> Result<Vec<Found>, CacheError> {
     found
         .remarks
         .push(format!("no name in it is one of a {kind} cache; what is no such cache is not found there"));
-    Ok(vec![found])
+    vec![found]
 }
 
 /// Looks at `root`, its children and theirs.
@@ -121,12 +121,11 @@ fn search(root: &Path) -> Result<Vec<Found>, CacheError> {
                     next.extend(names.directories(&directory));
                 }
                 Err(error) if depth == 0 => return Err(error),
-                Ok(None) => {}
                 // Others' directories in a home are none of ours, but for those that are called as caches are.
                 Err(_) if USUAL_NAMES.contains(&file_name(&directory)) => {
                     passed_over.push(format!("{}, which cannot be read", directory.display()));
                 }
-                Err(_) => {}
+                Ok(None) | Err(_) => {}
             }
         }
         level = next;
