@@ -1,14 +1,16 @@
 //! `starcar inspect`
 
+use std::collections::BTreeMap;
+
 use clap::{Args, ValueEnum};
 
 use super::{
     CliError, RegistryArguments,
-    output::{self, count, size, table},
+    output::{self, count, escaped, size, table},
 };
 use crate::{
     inspect::{InspectedLayer, Inspection, LazyLayer, inspect},
-    oci::{self, Platform, Target},
+    oci::{self, Platform, STARCAR_PREFIX, Target},
 };
 
 /// Show what an image is made of, without reading its weights
@@ -54,6 +56,7 @@ fn text(image: &Inspection) -> String {
         vec!["command".to_owned(), or_none(&image.cmd)],
     ];
     rows.extend(image.labels.iter().map(|(name, value)| vec![name.clone(), value.clone()]));
+    rows.extend(variants(&image.annotations));
     let mut text = table(&rows);
     for (index, layer) in image.layers.iter().enumerate() {
         text.push('\n');
@@ -62,12 +65,26 @@ fn text(image: &Inspection) -> String {
     text
 }
 
+/// The images for one GPU target each that an image without a target lists, a row for each.
+fn variants(annotations: &BTreeMap<String, String>) -> Vec<Vec<String>> {
+    let Some(json) = annotations.get(&format!("{STARCAR_PREFIX}variants")) else { return Vec::new() };
+    match serde_json::from_str::<BTreeMap<String, String>>(json) {
+        Ok(digests) => digests
+            .into_iter()
+            .map(|(target, digest)| vec![format!("variant for {target}"), digest])
+            .collect(),
+        // Another program's; what is not understood is shown as it is.
+        Err(_) => vec![vec!["variants".to_owned(), json.clone()]],
+    }
+}
+
 fn layer_text(number: usize, layer: &InspectedLayer) -> String {
     let kind = layer.kind.as_deref().unwrap_or("layer");
     let title = layer.title.as_deref().unwrap_or_default();
+    let (kind, title) = (escaped(kind), escaped(title));
     let head = format!("layer {number}: {kind} {title}\n  {} {}\n", layer.digest, size(layer.size));
     match &layer.lazy {
-        Err(reason) => format!("{head}  not lazily pullable: {reason}\n"),
+        Err(reason) => format!("{head}  not lazily pullable: {}\n", escaped(reason)),
         Ok(lazy) => head + &lazy_text(lazy),
     }
 }
@@ -96,4 +113,24 @@ fn lazy_text(layer: &LazyLayer) -> String {
     let header = ["  offset", "type", "size", "chunks", "", "path"].map(str::to_owned).to_vec();
     let rows: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
     head + &table(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_are_listed() {
+        let of = |json: &str| {
+            let annotation = (format!("{STARCAR_PREFIX}variants"), json.to_owned());
+            table(&variants(&BTreeMap::from([annotation])))
+        };
+        assert_eq!(
+            of(r#"{"sm90":"sha256:bb","cpu":"sha256:aa"}"#),
+            "variant for cpu   sha256:aa\nvariant for sm90  sha256:bb\n"
+        );
+        assert_eq!(of("{}"), "");
+        assert_eq!(of("[\u{1b}]"), "variants  [\\u{1b}]\n");
+        assert_eq!(variants(&BTreeMap::new()), [] as [Vec<String>; 0]);
+    }
 }

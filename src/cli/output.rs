@@ -1,6 +1,7 @@
 //! Printing: data on standard output, words on standard error.
 
 use std::{
+    borrow::Cow,
     error::Error,
     fmt::Write as _,
     io::{self, IsTerminal, Write},
@@ -25,34 +26,65 @@ pub(super) fn json(value: &impl serde::Serialize) -> Result<(), CliError> {
     data(&text)
 }
 
-/// Writes a line of words to standard error. Nobody can be told when that fails.
+/// Writes words to standard error, control characters but line breaks escaped.
 pub(super) fn words(line: &str) {
+    styled(&escaped_lines(line));
+}
+
+/// Writes words that have no control characters but those of [`style`]. Nobody can be told when that fails.
+fn styled(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+/// `text` with control characters escaped: names and values come from images and caches of others, and a terminal
+/// would do what they say.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    escaped_where(text, char::is_control)
+}
+
+/// As [`escaped`], of a text that may have several lines.
+fn escaped_lines(text: &str) -> Cow<'_, str> {
+    escaped_where(text, |letter| letter.is_control() && letter != '\n')
+}
+
+fn escaped_where(text: &str, wanted: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.contains(&wanted) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 8);
+    for letter in text.chars() {
+        if wanted(letter) {
+            escaped.extend(letter.escape_debug());
+        } else {
+            escaped.push(letter);
+        }
+    }
+    Cow::Owned(escaped)
 }
 
 /// Writes a warning to standard error.
 pub(super) fn warning(text: &str) {
-    words(&format!("{} {text}", style("warning:", "33")));
+    styled(&format!("{} {}", style("warning:", "33"), escaped_lines(text)));
 }
 
 /// Writes an error with its causes, and the next step if there is one, to standard error.
 pub(super) fn error(error: &dyn Error, hint: Option<String>) {
-    let mut text = format!("{} {error}", style("error:", "31"));
-    let mut cause = error.source();
     let mut last = error.to_string();
+    let mut text = format!("{} {}", style("error:", "31"), escaped_lines(&last));
+    let mut cause = error.source();
     while let Some(current) = cause {
         let message = current.to_string();
         // A cause that its error quotes already tells nothing new.
         if !last.contains(&message) {
-            let _ = write!(text, "\n  {} {message}", style("caused by:", "31"));
+            let _ = write!(text, "\n  {} {}", style("caused by:", "31"), escaped_lines(&message));
         }
         last = message;
         cause = current.source();
     }
     if let Some(hint) = hint {
-        let _ = write!(text, "\n{} {hint}", style("hint:", "36"));
+        let _ = write!(text, "\n{} {}", style("hint:", "36"), escaped_lines(&hint));
     }
-    words(&text);
+    styled(&text);
 }
 
 /// `text`, bold and in an ANSI colour where a person looks.
@@ -83,15 +115,18 @@ pub(super) fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Rows with aligned columns; a column is as wide as its widest cell, the last one as it comes.
+/// Rows with aligned columns; a column is as wide as its widest cell, the last one as it comes. Cells are
+/// [`escaped`].
 pub(super) fn table(rows: &[Vec<String>]) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> =
+        rows.iter().map(|row| row.iter().map(|cell| escaped(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             let _ = write!(line, "{cell:<width$}  ");
@@ -123,5 +158,20 @@ mod tests {
     fn columns_line_up() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         assert_eq!(table(&[row(["a", "b"]), row(["longer", ""])]), "a       b\nlonger\n");
+        assert_eq!(table(&[row(["a\n", "\u{1b}[2J"]), row(["b", "c"])]), "a\\n  \\u{1b}[2J\nb    c\n");
+    }
+
+    #[test]
+    fn terminals_are_told_nothing() {
+        for (text, one_line, lines) in [
+            ("größer 模型 \\ 'x' \"y\"", "größer 模型 \\ 'x' \"y\"", "größer 模型 \\ 'x' \"y\""),
+            ("\u{1b}]0;x\u{7}", "\\u{1b}]0;x\\u{7}", "\\u{1b}]0;x\\u{7}"),
+            ("\u{9b}2J\u{7f}", "\\u{9b}2J\\u{7f}", "\\u{9b}2J\\u{7f}"),
+            ("a\r\nb\tc\0", "a\\r\\nb\\tc\\0", "a\\r\nb\\tc\\0"),
+        ] {
+            assert_eq!(escaped(text), one_line);
+            assert_eq!(escaped_lines(text), lines);
+            assert_eq!(escaped(&escaped(text)), one_line, "twice");
+        }
     }
 }

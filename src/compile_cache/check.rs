@@ -4,6 +4,8 @@
 mod compare;
 mod consequence;
 
+use std::num::NonZeroUsize;
+
 use serde::Serialize;
 
 pub use self::consequence::Consequence;
@@ -17,8 +19,6 @@ use super::{
     identity::{Attribute, Identity, VALUES_MAX},
 };
 
-/// Most ranks that are counted.
-const RANKS_MAX: usize = 1024;
 /// Most ranks that a text names.
 const RANKS_NAMED: usize = 8;
 
@@ -177,7 +177,7 @@ fn row(identity: &Identity, cache: Cache, attribute: Attribute, host: &HostFacts
         }
         (None, None) => {
             "neither is known".clone_into(&mut row.reason);
-            return expected(attribute).then_some(row);
+            return expected(identity, cache, attribute).then_some(row);
         }
     };
     let compared = |value: &String| match compare(attribute, value, &fact.value) {
@@ -229,56 +229,109 @@ fn is_toolkit(identity: &Identity, attribute: Attribute) -> bool {
     !backends.contains(&other)
 }
 
-/// Whether it is worth saying that nothing is known of an attribute.
-fn expected(attribute: Attribute) -> bool {
-    !matches!(
-        attribute,
-        Attribute::Cuda
-            | Attribute::Rocm
-            | Attribute::TensorParallel
-            | Attribute::DataParallel
-            | Attribute::Model
-            | Attribute::InstructionSet
-    )
+/// Whether it must be said that nothing is known of an attribute: what is left out does not keep a cache from
+/// fitting.
+fn expected(identity: &Identity, cache: Cache, attribute: Attribute) -> bool {
+    match attribute {
+        // Only one of the two toolkits is there, and torch's version names it, too; there is one data-parallel rank
+        // where nobody says otherwise.
+        Attribute::Cuda | Attribute::Rocm | Attribute::DataParallel => false,
+        // Where ranks are known, their row says it.
+        Attribute::TensorParallel => identity.facts(Attribute::Rank).is_empty(),
+        Attribute::InstructionSet => cache.processor,
+        _ => true,
+    }
 }
 
 /// The ranks that the host will run beside those that the cache has.
 fn ranks(identity: &Identity, cache: Cache, found: Vec<String>, host: &HostFacts) -> Option<Row> {
-    let size = |attribute| host.get(attribute).and_then(|fact| fact.value.parse::<usize>().ok());
-    let tensor = size(Attribute::TensorParallel).filter(|size| (1..=RANKS_MAX).contains(size));
-    let data = size(Attribute::DataParallel).unwrap_or(1).clamp(1, RANKS_MAX);
+    if found.is_empty() {
+        return None;
+    }
+    let given = |attribute| {
+        host.get(attribute).and_then(|fact| Some((fact, fact.value.parse::<NonZeroUsize>().ok()?)))
+    };
+    let (tensor, data) = (given(Attribute::TensorParallel), given(Attribute::DataParallel));
     let mut row = Row {
         attribute: Attribute::Rank,
         cache: found,
-        host: host.get(Attribute::TensorParallel).cloned(),
+        host: None,
         result: Comparison::Unknown,
         consequence: None,
         reason: "how many the host runs is not known".to_owned(),
         remedy: String::new(),
     };
-    if row.cache.is_empty() {
-        return None;
-    }
-    let Some(tensor) = tensor else { return Some(row) };
-    let needed = (0..data).flat_map(|data| (0..tensor).map(move |rank| format!("{rank}_{data}")));
-    let missing: Vec<String> =
-        needed.take(RANKS_MAX).filter(|rank| !row.cache.iter().any(|known| known == rank)).collect();
-    if missing.is_empty() {
-        row.result = Comparison::Same;
-        row.reason.clear();
+    let Some((fact, _)) = tensor.or(data) else { return Some(row) };
+    let needed = Ranks {
+        tensor: tensor.map_or(1, |(_, size)| size.get()),
+        data: data.map_or(1, |(_, size)| size.get()),
+    };
+    // Data-parallel engines are started by an option of their own, tensor-parallel ones wherever there are GPUs:
+    // without the option there may be more of these.
+    let least = if tensor.is_none() { "at least " } else { "" };
+    row.host = Some(HostFact {
+        value: format!("{least}{}", named(needed.names(), needed.count())),
+        source: fact.source.clone(),
+    });
+    let missing = needed.count().saturating_sub(row.cache.iter().filter(|name| needed.has(name)).count());
+    if missing == 0 {
+        if tensor.is_some() {
+            row.result = Comparison::Same;
+            row.reason.clear();
+        }
     } else if identity.facts(Attribute::Rank).len() >= VALUES_MAX {
         "the cache has more ranks than were listed".clone_into(&mut row.reason);
     } else {
         let follows = Consequence::SilentRecompile;
         row.result = Comparison::Differs;
         row.consequence = Some(follows);
-        let more = missing.len().saturating_sub(RANKS_NAMED);
-        let named = missing[..missing.len() - more].join(", ");
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        row.reason = format!("ranks {named}{more} are not in the cache: {}", follows.text(cache));
-        row.remedy = remedy(cache, Attribute::TensorParallel, &tensor.to_string());
+        let names = named(needed.names().filter(|name| !row.cache.contains(name)), missing);
+        let are = if missing == 1 { ("rank", "is") } else { ("ranks", "are") };
+        row.reason = format!("{} {names} {} not in the cache: {}", are.0, are.1, follows.text(cache));
+        row.remedy = match (tensor, data) {
+            (Some((tensor, _)), Some((data, _))) if needed.data > 1 => format!(
+                "{} --data-parallel-size {}",
+                remedy(cache, Attribute::TensorParallel, &tensor.value),
+                data.value
+            ),
+            (Some((tensor, _)), _) => remedy(cache, Attribute::TensorParallel, &tensor.value),
+            (None, _) => remedy(cache, Attribute::DataParallel, &fact.value),
+        };
     }
     Some(row)
+}
+
+/// The ranks of an engine, which may be more than can be listed.
+#[derive(Debug, Clone, Copy)]
+struct Ranks {
+    tensor: usize,
+    data: usize,
+}
+
+impl Ranks {
+    fn count(self) -> usize {
+        self.tensor.saturating_mul(self.data)
+    }
+
+    fn names(self) -> impl Iterator<Item = String> {
+        (0..self.data).flat_map(move |data| (0..self.tensor).map(move |tensor| format!("{tensor}_{data}")))
+    }
+
+    fn has(self, name: &str) -> bool {
+        let numbers =
+            name.split_once('_').and_then(|(tensor, data)| Some((tensor.parse().ok()?, data.parse().ok()?)));
+        numbers.is_some_and(|(tensor, data): (usize, usize)| {
+            tensor < self.tensor && data < self.data && format!("{tensor}_{data}") == name
+        })
+    }
+}
+
+/// The first names, and how many more of the `count` there are.
+fn named(names: impl Iterator<Item = String>, count: usize) -> String {
+    let names: Vec<String> = names.take(RANKS_NAMED).collect();
+    let more = count.saturating_sub(names.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    names.join(", ") + &more
 }
 
 #[cfg(test)]

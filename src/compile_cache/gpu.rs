@@ -2,7 +2,7 @@
 //! compilers use. A table; must not know caches, and asks no driver.
 
 /// The architecture of a GPU, as compilers name it: `sm_90`, `gfx942`. Takes the name that `nvidia-smi` prints
-/// (`NVIDIA H100 80GB HBM3`), a short one (`H100`), a compute capability (`9.0`) or the architecture itself
+/// (`NVIDIA H100 80GB HBM3`), a short one (`H100`), a compute capability (`9.0`, `90`) or the architecture itself
 /// (`sm_90a` and `gfx942:sramecc+` are `sm_90` and `gfx942`: a suffix is a property of code, not of a GPU).
 /// `None` for one that is not in the table.
 pub fn architecture_of(name: &str) -> Option<&'static str> {
@@ -17,18 +17,21 @@ pub fn architecture_of(name: &str) -> Option<&'static str> {
     })
 }
 
-/// The architecture that `text` names itself: `sm_90`, `sm90`, `9.0` or `gfx942`.
+/// The architecture that `text` names itself: `sm_90`, `sm90`, `90`, `9.0` or `gfx942`.
 fn architecture_named(text: &str) -> Option<&'static str> {
     let text = text.trim().to_ascii_lowercase();
     if text.starts_with("gfx") {
         let name = text.split(':').next()?;
         return ARCHITECTURES.iter().find(|known| **known == name).copied();
     }
-    let digits = if let Some(rest) = text.strip_prefix("sm_").or_else(|| text.strip_prefix("sm")) {
-        rest.trim_end_matches(['a', 'f']).to_owned()
-    } else {
-        let (major, minor) = text.split_once('.')?;
-        format!("{major}{minor}")
+    let digits = match text.split_once('.') {
+        // One digit: 1.20 is no 12.0.
+        Some((major, minor)) if minor.len() == 1 => format!("{major}{minor}"),
+        Some(_) => return None,
+        None => {
+            let rest = text.strip_prefix("sm_").or_else(|| text.strip_prefix("sm")).unwrap_or(&text);
+            rest.trim_end_matches(['a', 'f']).to_owned()
+        }
     };
     ARCHITECTURES.iter().find(|known| known.strip_prefix("sm_") == Some(digits.as_str())).copied()
 }
@@ -58,28 +61,36 @@ fn contains(words: &[String], pattern: &str) -> bool {
 const VENDORS: [&str; 8] = ["nvidia", "tesla", "geforce", "amd", "instinct", "radeon", "graphics", "oam"];
 
 /// The architectures that are known.
-const ARCHITECTURES: [&str; 26] = [
-    "sm_60", "sm_61", "sm_70", "sm_72", "sm_75", "sm_80", "sm_86", "sm_87", "sm_88", "sm_89", "sm_90",
-    "sm_100", "sm_101", "sm_103", "sm_110", "sm_120", "sm_121", "gfx906", "gfx908", "gfx90a", "gfx942",
-    "gfx950", "gfx1030", "gfx1100", "gfx1200", "gfx1201",
+const ARCHITECTURES: &[&str] = &[
+    "sm_50", "sm_52", "sm_53", "sm_60", "sm_61", "sm_62", "sm_70", "sm_72", "sm_75", "sm_80", "sm_86",
+    "sm_87", "sm_88", "sm_89", "sm_90", "sm_100", "sm_101", "sm_103", "sm_110", "sm_120", "sm_121", "gfx900",
+    "gfx906", "gfx908", "gfx90a", "gfx942", "gfx950", "gfx1010", "gfx1030", "gfx1031", "gfx1032", "gfx1100",
+    "gfx1101", "gfx1102", "gfx1103", "gfx1150", "gfx1151", "gfx1200", "gfx1201",
 ];
 
 /// Words of names, in lower case, and the architecture; <https://developer.nvidia.com/cuda-gpus> and
 /// <https://rocm.docs.amd.com/en/latest/reference/gpu-arch-specs.html>.
 #[rustfmt::skip]
 const NAMES: &[(&str, &str)] = &[
-    ("p100", "sm_60"), ("p40", "sm_61"), ("p4", "sm_61"),
-    ("v100", "sm_70"), ("v100s", "sm_70"), ("titan v", "sm_70"), ("xavier", "sm_72"),
+    ("p100", "sm_60"), ("gp100", "sm_60"), ("p40", "sm_61"), ("p4", "sm_61"), ("p6", "sm_61"),
+    ("gtx 1050", "sm_61"), ("gtx 1060", "sm_61"), ("gtx 1070", "sm_61"), ("gtx 1080", "sm_61"),
+    ("titan xp", "sm_61"), ("p1000", "sm_61"), ("p2000", "sm_61"), ("p4000", "sm_61"), ("p5000", "sm_61"),
+    ("p6000", "sm_61"),
+    ("v100", "sm_70"), ("v100s", "sm_70"), ("gv100", "sm_70"), ("titan v", "sm_70"), ("xavier", "sm_72"),
+    ("gtx 1630", "sm_75"), ("gtx 1650", "sm_75"), ("gtx 1660", "sm_75"), ("t400", "sm_75"), ("t600", "sm_75"),
     ("t4", "sm_75"), ("t4g", "sm_75"), ("titan rtx", "sm_75"), ("quadro rtx", "sm_75"), ("t1000", "sm_75"),
     ("rtx 2060", "sm_75"), ("rtx 2070", "sm_75"), ("rtx 2080", "sm_75"),
     ("a100", "sm_80"), ("a100x", "sm_80"), ("a800", "sm_80"), ("a30", "sm_80"), ("a30x", "sm_80"),
     ("a10", "sm_86"), ("a10g", "sm_86"), ("a10m", "sm_86"), ("a16", "sm_86"), ("a2", "sm_86"), ("a40", "sm_86"),
+    ("rtx a400", "sm_86"), ("rtx a500", "sm_86"), ("rtx a1000", "sm_86"), ("rtx a3000", "sm_86"),
+    ("rtx 2050", "sm_86"), ("a2000", "sm_86"), ("a4500", "sm_86"), ("a5500", "sm_86"),
     ("rtx a2000", "sm_86"), ("rtx a4000", "sm_86"), ("rtx a4500", "sm_86"), ("rtx a5000", "sm_86"),
     ("rtx a5500", "sm_86"), ("rtx a6000", "sm_86"), ("a6000", "sm_86"), ("a5000", "sm_86"), ("a4000", "sm_86"),
     ("rtx 3050", "sm_86"), ("rtx 3060", "sm_86"), ("rtx 3070", "sm_86"), ("rtx 3080", "sm_86"),
     ("rtx 3090", "sm_86"), ("orin", "sm_87"),
     ("l4", "sm_89"), ("l40", "sm_89"), ("l40s", "sm_89"), ("l40g", "sm_89"), ("l20", "sm_89"), ("l2", "sm_89"),
     ("rtx 6000 ada", "sm_89"), ("rtx 5880 ada", "sm_89"), ("rtx 5000 ada", "sm_89"), ("rtx 4500 ada", "sm_89"),
+    ("rtx 1000 ada", "sm_89"), ("rtx 3000 ada", "sm_89"), ("rtx 3500 ada", "sm_89"), ("rtx 500 ada", "sm_89"),
     ("rtx 4000 ada", "sm_89"), ("rtx 4000 sff ada", "sm_89"), ("rtx 2000 ada", "sm_89"),
     ("rtx 4050", "sm_89"), ("rtx 4060", "sm_89"), ("rtx 4070", "sm_89"), ("rtx 4080", "sm_89"),
     ("rtx 4090", "sm_89"), ("4090", "sm_89"), ("3090", "sm_86"), ("5090", "sm_120"),
@@ -91,7 +102,8 @@ const NAMES: &[(&str, &str)] = &[
     ("rtx 5080", "sm_120"), ("rtx 5090", "sm_120"), ("gb10", "sm_121"),
     ("mi50", "gfx906"), ("mi60", "gfx906"), ("mi100", "gfx908"),
     ("mi210", "gfx90a"), ("mi250", "gfx90a"), ("mi250x", "gfx90a"),
-    ("mi300a", "gfx942"), ("mi300x", "gfx942"), ("mi300", "gfx942"), ("mi308x", "gfx942"), ("mi325x", "gfx942"),
+    ("mi300a", "gfx942"), ("mi300x", "gfx942"), ("mi300", "gfx942"), ("mi308x", "gfx942"),
+    ("mi325x", "gfx942"), ("mi325", "gfx942"),
     ("mi350x", "gfx950"), ("mi355x", "gfx950"), ("mi350", "gfx950"), ("mi355", "gfx950"),
     ("w6800", "gfx1030"), ("w7900", "gfx1100"), ("rx 7900", "gfx1100"), ("rx 9070", "gfx1201"),
 ];
@@ -133,6 +145,30 @@ mod tests {
             ("NVIDIA GB10", "sm_121"),
             ("AMD Instinct MI300X", "gfx942"),
             ("AMD Instinct MI250X/MI250", "gfx90a"),
+            ("NVIDIA GTX 1080", "sm_61"),
+            ("NVIDIA GeForce GTX 1080 Ti", "sm_61"),
+            ("gtx1080", "sm_61"),
+            ("Tesla P100-PCIE-16GB", "sm_60"),
+            ("Tesla P40", "sm_61"),
+            ("NVIDIA GeForce RTX 2080 Ti", "sm_75"),
+            ("NVIDIA GeForce GTX 1660 Ti", "sm_75"),
+            ("NVIDIA RTX A1000", "sm_86"),
+            ("NVIDIA A16", "sm_86"),
+            ("NVIDIA A2", "sm_86"),
+            ("NVIDIA L40", "sm_89"),
+            ("NVIDIA GeForce RTX 4060 Laptop GPU", "sm_89"),
+            ("NVIDIA GeForce RTX 5070 Ti", "sm_120"),
+            ("NVIDIA GB300", "sm_103"),
+            ("NVIDIA Thor", "sm_110"),
+            ("Orin (nvgpu)", "sm_87"),
+            ("AMD Instinct MI210", "gfx90a"),
+            ("AMD Instinct MI325X", "gfx942"),
+            ("AMD Instinct MI355X", "gfx950"),
+            ("90", "sm_90"),
+            ("90a", "sm_90"),
+            ("sm90", "sm_90"),
+            ("100", "sm_100"),
+            ("8.9", "sm_89"),
             ("sm_90", "sm_90"),
             ("SM_90a", "sm_90"),
             ("sm100f", "sm_100"),
@@ -146,9 +182,10 @@ mod tests {
 
     #[test]
     fn unknown_ones() {
-        for name in
-            ["", "NVIDIA", "Voodoo 2", "sm_", "sm_1000", "9", "9.", ".0", "gfx", "gfx42", "A1000000", "99.9"]
-        {
+        for name in [
+            "", "NVIDIA", "Voodoo 2", "sm_", "sm_1000", "9", "9.", ".0", "90.", "1.20", "sm_9.0", "a", "gfx",
+            "gfx42", "A1000000", "99.9", "cpu",
+        ] {
             assert_eq!(architecture_of(name), None, "{name}");
         }
     }

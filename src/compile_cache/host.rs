@@ -82,8 +82,9 @@ pub enum HostError {
     },
     /// The GPU is not in the table.
     #[error(
-        "the GPU `{name}` is not known; pass the name that nvidia-smi prints, or its architecture, such as \
-         sm_90, 9.0 or gfx942"
+        "the GPU `{name}` is not in the table of GPUs; pass its architecture instead: the compute capability, \
+         such as 8.9, of one by NVIDIA (nvidia-smi --query-gpu=compute_cap prints it), a name such as gfx942 of \
+         one by AMD, or cpu where there is no GPU"
     )]
     Gpu {
         /// What was given.
@@ -153,12 +154,18 @@ impl HostFacts {
         self.facts.insert(attribute, HostFact { value: value.into(), source: FactSource::Given });
     }
 
-    /// The GPU that the user names: as `nvidia-smi` prints it, in short, or only its architecture. It takes the
-    /// place of one that was read.
+    /// The GPU that the user names: as `nvidia-smi` prints it, in short, or only its architecture; `cpu` for none.
+    /// It takes the place of one that was read.
     ///
     /// # Errors
     /// [`HostError::Gpu`] when it is not in the table.
     pub fn give_gpu(&mut self, name: &str) -> Result<(), HostError> {
+        if name.trim().eq_ignore_ascii_case("cpu") {
+            self.facts.remove(&Attribute::GpuName);
+            self.facts.remove(&Attribute::Architecture);
+            self.give(Attribute::Backend, "cpu");
+            return Ok(());
+        }
         let architecture = architecture_of(name).ok_or_else(|| HostError::Gpu { name: name.to_owned() })?;
         self.facts.remove(&Attribute::GpuName);
         if !is_architecture(name) {

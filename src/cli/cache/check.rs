@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cli::{
         CliError, exit_code,
-        output::{self, table},
+        output::{self, escaped, table},
         parse,
     },
     compile_cache::{
@@ -26,35 +26,37 @@ use crate::{
 /// Check whether compile caches fit a GPU, an engine and its versions
 ///
 /// Facts of the host are given, or, with none of --gpu, --torch, --triton, --vllm, --flashinfer, --python, --cuda
-/// and --rocm, read from nvidia-smi and the Python environment. The exit code is 1 when a cache does not fit.
+/// and --rocm, read from nvidia-smi and the Python environment. The exit code is 1 when a cache does not fit, and with
+/// --strict when it is not known to fit, too.
 #[derive(Debug, Args)]
 pub(super) struct CheckArguments {
     #[command(flatten)]
     source: SourceArguments,
 
-    /// The GPU: its name as nvidia-smi prints it, a short one (H100, T4), or its architecture (9.0, gfx942)
-    #[arg(long, value_name = "NAME", help_heading = "Host")]
+    /// The GPU: its name as nvidia-smi prints it, a short one (H100, T4), or its architecture (9.0, gfx942); cpu
+    /// for none
+    #[arg(long, value_name = "NAME", value_parser = given, help_heading = "Host")]
     gpu: Option<String>,
     /// Version of torch, as `torch.__version__` says it
-    #[arg(long, value_name = "VERSION", help_heading = "Host")]
+    #[arg(long, value_name = "VERSION", value_parser = given, help_heading = "Host")]
     torch: Option<String>,
     /// Version of Triton
-    #[arg(long, value_name = "VERSION", help_heading = "Host")]
+    #[arg(long, value_name = "VERSION", value_parser = given, help_heading = "Host")]
     triton: Option<String>,
     /// Version of vLLM
-    #[arg(long, value_name = "VERSION", help_heading = "Host")]
+    #[arg(long, value_name = "VERSION", value_parser = given, help_heading = "Host")]
     vllm: Option<String>,
     /// Version of FlashInfer
-    #[arg(long, value_name = "VERSION", help_heading = "Host")]
+    #[arg(long, value_name = "VERSION", value_parser = given, help_heading = "Host")]
     flashinfer: Option<String>,
     /// Version of Python
-    #[arg(long, value_name = "VERSION", help_heading = "Host")]
+    #[arg(long, value_name = "VERSION", value_parser = given, help_heading = "Host")]
     python: Option<String>,
     /// Version of CUDA that torch was built with
-    #[arg(long, value_name = "VERSION", help_heading = "Host")]
+    #[arg(long, value_name = "VERSION", value_parser = given, help_heading = "Host")]
     cuda: Option<String>,
     /// Version of `ROCm` that torch was built with
-    #[arg(long, value_name = "VERSION", help_heading = "Host")]
+    #[arg(long, value_name = "VERSION", value_parser = given, help_heading = "Host")]
     rocm: Option<String>,
     /// Read facts that are not given from this machine, too
     #[arg(long, help_heading = "Host")]
@@ -70,9 +72,14 @@ pub(super) struct CheckArguments {
     #[arg(long, value_name = "N", value_parser = parse::positive, help_heading = "Engine")]
     dp: Option<usize>,
     /// The `--model` that the engine is started with
-    #[arg(long, value_name = "PATH", help_heading = "Engine")]
+    #[arg(long, value_name = "PATH", value_parser = given, help_heading = "Engine")]
     model: Option<String>,
 
+    /// Exit with 1 unless all that decides is known, of the caches and of the host, and the same
+    ///
+    /// A value that is known only in part, such as Python 3.12 beside 3.12.4, is not enough.
+    #[arg(long)]
+    strict: bool,
     /// How the answer is printed
     #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
     format: FormatArgument,
@@ -97,6 +104,14 @@ struct Checked {
     kind: Kind,
     #[serde(flatten)]
     verdict: Verdict,
+}
+
+/// A fact that is there: an empty one, of a variable that is not set in a script, would differ from everything.
+fn given(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("expected a value, and it is empty".to_owned()),
+        text => Ok(text.to_owned()),
+    }
 }
 
 /// Checks, and returns the exit code.
@@ -124,7 +139,15 @@ pub(super) fn run(arguments: &CheckArguments) -> Result<u8, CliError> {
         }
         FormatArgument::Json => output::json(&document)?,
     }
-    Ok(if fit == Fit::DoesNotFit { exit_code::UNFIT } else { exit_code::OK })
+    Ok(code(fit, arguments.strict))
+}
+
+fn code(fit: Fit, strict: bool) -> u8 {
+    match fit {
+        Fit::Fits => exit_code::OK,
+        Fit::FitsAsFarAsKnown if !strict => exit_code::OK,
+        Fit::FitsAsFarAsKnown | Fit::DoesNotFit => exit_code::UNFIT,
+    }
 }
 
 fn host(arguments: &CheckArguments) -> Result<HostFacts, CliError> {
@@ -168,14 +191,14 @@ fn host(arguments: &CheckArguments) -> Result<HostFacts, CliError> {
 fn text(document: &Document<'_>) -> String {
     let mut text = String::new();
     for Checked { name, verdict, .. } in &document.caches {
-        let _ = writeln!(text, "{name} cache: {}", verdict.fit.text());
+        let _ = writeln!(text, "{} cache: {}", escaped(name), verdict.fit.text());
         let heading = ["", "cache", "host", ""].map(str::to_owned).to_vec();
         let rows = verdict.rows.iter().map(cells);
         text.push_str(&table(&std::iter::once(heading).chain(rows).collect::<Vec<_>>()));
         for row in verdict.rows.iter().filter(|row| row.result == Comparison::Differs) {
-            let _ = writeln!(text, "  {}: {}", name_of(row.attribute), row.reason);
+            let _ = writeln!(text, "  {}: {}", name_of(row.attribute), escaped(&row.reason));
             if !row.remedy.is_empty() {
-                let _ = writeln!(text, "    {}", row.remedy);
+                let _ = writeln!(text, "    {}", escaped(&row.remedy));
             }
         }
     }
@@ -199,4 +222,58 @@ fn cells(row: &Row) -> Vec<String> {
 
 fn name_of(attribute: Attribute) -> &'static str {
     NAMES.iter().find(|(known, _)| *known == attribute).map_or("", |(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::compile_cache::identity::Evidence;
+
+    #[derive(Debug, clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: CheckArguments,
+    }
+
+    #[test]
+    fn empty_facts_are_refused() {
+        for option in
+            ["gpu", "torch", "triton", "vllm", "flashinfer", "python", "cuda", "rocm", "model", "interpreter"]
+        {
+            let option = format!("--{option}");
+            assert!(Program::try_parse_from(["check", "/a", &option, ""]).is_err(), "{option}");
+            let parsed = Program::try_parse_from(["check", "/a", &option, "x"]);
+            assert!(parsed.is_ok(), "{option}");
+        }
+        assert!(Program::try_parse_from(["check", "/a", "--torch", " \t"]).is_err());
+        let parsed = Program::try_parse_from(["check", "/a", "--gpu", " cpu ", "--strict"]).unwrap();
+        assert_eq!((parsed.arguments.gpu.as_deref(), parsed.arguments.strict), (Some("cpu"), true));
+    }
+
+    #[test]
+    fn exit_codes() {
+        for (fit, plain, strict) in
+            [(Fit::Fits, 0, 0), (Fit::FitsAsFarAsKnown, 0, 1), (Fit::DoesNotFit, 1, 1)]
+        {
+            assert_eq!((code(fit, false), code(fit, true)), (plain, strict), "{fit:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_is_escaped() {
+        let mut identity = Identity::default();
+        let evidence = Evidence { path: String::new(), found: String::new(), offset: None };
+        identity.add(Attribute::Model, "/m\u{1b}[2J", evidence);
+        let mut host = HostFacts::default();
+        host.give(Attribute::Model, "/n\u{7}");
+        let verdict = check(&identity, Kind::Vllm, &host);
+        let caches = vec![Checked { name: "v\rw".to_owned(), kind: Kind::Vllm, verdict }];
+        let text = text(&Document { fit: Fit::DoesNotFit, host: &host, caches });
+        assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
+        for shown in ["v\\rw cache", "/m\\u{1b}[2J", "/n\\u{7} (given)"] {
+            assert!(text.contains(shown), "{text}");
+        }
+    }
 }

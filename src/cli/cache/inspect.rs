@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cli::{
         CliError,
-        output::{self, count, size},
+        output::{self, count, escaped, size},
     },
     compile_cache::{CacheRecord, Examined, identity::Identity, lint::Finding},
 };
@@ -132,23 +132,49 @@ fn text(document: &Document<'_>) -> String {
         let _ = writeln!(
             text,
             "{}: {} cache, {}, {}",
-            cache.place,
+            escaped(&cache.place),
             cache.kind,
             count(usize::try_from(cache.files).unwrap_or(usize::MAX), "file"),
             size(cache.size)
         );
         if let Some(at) = cache.at {
-            let _ = writeln!(text, "  at run time in {at}");
+            let _ = writeln!(text, "  at run time in {}", escaped(at));
         }
         text.push_str(&identity_text(cache.identity));
         text.push_str(&findings_text(cache.findings.unwrap_or_default()));
         let left_out = cache.left_out.as_deref().unwrap_or_default();
         for entry in left_out.iter().take(LEFT_OUT_SHOWN) {
-            let _ = writeln!(text, "  left out {}: {}", entry.path, entry.reason);
+            let _ = writeln!(text, "  left out {}: {}", escaped(entry.path), escaped(entry.reason));
         }
         if left_out.len() > LEFT_OUT_SHOWN {
             let _ = writeln!(text, "  left out {} more", left_out.len() - LEFT_OUT_SHOWN);
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_is_escaped() {
+        let identity = Identity::default();
+        let cache = CacheDocument {
+            name: "x",
+            kind: "triton",
+            place: "/a\u{1b}[2J".to_owned(),
+            at: Some("/b\nfit"),
+            target: None,
+            files: 1,
+            size: 1,
+            identity: &identity,
+            findings: None,
+            left_out: Some(vec![LeftOutDocument { path: "c\u{7}", reason: "d\re" }]),
+        };
+        let text = text(&Document { image: None, variant: None, caches: vec![cache] });
+        for shown in ["/a\\u{1b}[2J: triton cache", "in /b\\nfit\n", "left out c\\u{7}: d\\re\n"] {
+            assert!(text.contains(shown), "{text:?}");
+        }
+    }
 }

@@ -49,6 +49,14 @@ impl SourceArguments {
         if !is_image && self.source.starts_with(['/', '.', '~']) {
             return Err(CliError::Usage(format!("`{}` does not exist", self.source)));
         }
+        // A single word could be an image of Docker Hub; a directory with a slip of the pen is far likelier.
+        if !is_image && !self.source.contains(['/', '.', ':']) {
+            return Err(CliError::Usage(format!(
+                "there is no directory or file `{0}` here; an image is named with its registry, as in \
+                 docker.io/library/{0}",
+                self.source
+            )));
+        }
         let target: Target = self.source.parse()?;
         let image = oci::open(&target, || self.registry.open())?;
         let caches = caches_of(&*image, &self.platform)?;

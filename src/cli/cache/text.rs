@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::{
-    cli::output::{count, size, table},
+    cli::output::{count, escaped, size, table},
     compile_cache::{
         CacheRecord, Contract, MOUNTED_AT_DEFAULT,
         identity::{Attribute, Evidence, Identity},
@@ -18,10 +18,10 @@ pub(in crate::cli) fn contract_text(records: &[CacheRecord], image: &str) -> Str
         let _ = writeln!(
             text,
             "{} cache: {}, {}{}",
-            record.name,
+            escaped(&record.name),
             count(usize::try_from(record.files).unwrap_or(usize::MAX), "file"),
             size(record.size),
-            record.target.as_ref().map(|target| format!(", for {target}")).unwrap_or_default(),
+            record.target.as_ref().map(|target| format!(", for {}", escaped(target))).unwrap_or_default(),
         );
     }
     text + &Contract { records, mounted_at: MOUNTED_AT_DEFAULT, at: None }.shell(image)
@@ -55,10 +55,12 @@ const FOUND_SHOWN: usize = 60;
 /// Characters that a value may take: as many as the longest names of GPUs.
 const VALUE_SHOWN: usize = 44;
 
+/// The beginning of a text, escaped before it is cut: an escape is longer than what it stands for.
 fn shortened(text: &str, characters: usize) -> String {
+    let text = escaped(text);
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        None => text.into_owned(),
     }
 }
 
@@ -76,7 +78,7 @@ fn evidence(evidence: &Evidence) -> String {
     }
 }
 
-/// What was found wrong, a line for each.
+/// What was found wrong, a line for each, with the rule's name, which the documentation explains.
 pub(super) fn findings_text(findings: &[Finding]) -> String {
     let name = |severity| match severity {
         Severity::Error => "error",
@@ -84,7 +86,8 @@ pub(super) fn findings_text(findings: &[Finding]) -> String {
         Severity::Note => "note",
     };
     findings.iter().fold(String::new(), |mut text, finding| {
-        let _ = writeln!(text, "  {}: {finding}", name(finding.severity));
+        let (severity, rule) = (name(finding.severity), finding.rule);
+        let _ = writeln!(text, "  {severity}[{rule}]: {}", escaped(&finding.to_string()));
         text
     })
 }
@@ -126,3 +129,36 @@ const EXPECTED: [Attribute; 6] = [
     Attribute::Torch,
     Attribute::Triton,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings_name_their_rule_and_are_escaped() {
+        let finding = Finding {
+            severity: Severity::Warning,
+            rule: "group-missing",
+            path: Some("a\u{1b}[2J\nb".to_owned()),
+            files: 1,
+            reason: "a file is missing".to_owned(),
+            remedy: String::new(),
+        };
+        assert_eq!(
+            findings_text(&[finding]),
+            "  warning[group-missing]: a file is missing (a\\u{1b}[2J\\nb)\n"
+        );
+    }
+
+    #[test]
+    fn identities_are_escaped() {
+        let mut identity = Identity::default();
+        let evidence =
+            Evidence { path: "x/\u{1b}[31m/y".to_owned(), found: "\u{9b}2J".repeat(30), offset: None };
+        identity.add(Attribute::Model, "模型\u{7}\r", evidence);
+        let text = identity_text(&identity);
+        assert!(!text.chars().any(|letter| letter.is_control() && letter != '\n'), "{text:?}");
+        assert!(text.contains("模型\\u{7}\\r"), "{text}");
+        assert!(text.contains("/\\u{1b}[31m/y"), "{text}");
+    }
+}

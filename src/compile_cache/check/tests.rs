@@ -163,7 +163,12 @@ fn ranks_that_are_missing() {
         ("2", "1", Comparison::Differs),
         ("1", "2", Comparison::Differs),
         ("none", "1", Comparison::Unknown),
-        ("99999999999", "1", Comparison::Unknown),
+        ("0", "none", Comparison::Unknown),
+        ("1024", "1", Comparison::Differs),
+        ("1025", "1", Comparison::Differs),
+        ("99999999999", "1", Comparison::Differs),
+        ("18446744073709551615", "18446744073709551615", Comparison::Differs),
+        ("none", "2", Comparison::Differs),
         ("1000", "99999999999", Comparison::Differs),
     ] {
         let sizes = [(Attribute::TensorParallel, tensor), (Attribute::DataParallel, data)];
@@ -176,6 +181,46 @@ fn ranks_that_are_missing() {
     let row = row(&verdict, Attribute::Rank);
     assert!(row.reason.starts_with("ranks 1_0, 2_0 are not in the cache"), "{}", row.reason);
     assert!(row.remedy.contains("--tensor-parallel-size 3"));
+}
+
+#[test]
+fn ranks_that_are_needed() {
+    let (tp, dp) = (Attribute::TensorParallel, Attribute::DataParallel);
+    for (sizes, expected) in [
+        (vec![], None),
+        (vec![(tp, "1"), (dp, "1")], Some("0_0")),
+        (vec![(tp, "2")], Some("0_0, 1_0")),
+        (vec![(tp, "2"), (dp, "2")], Some("0_0, 1_0, 0_1, 1_1")),
+        (vec![(dp, "2")], Some("at least 0_0, 0_1")),
+        (vec![(tp, "1025")], Some("0_0, 1_0, 2_0, 3_0, 4_0, 5_0, 6_0, 7_0 and 1017 more")),
+    ] {
+        let verdict = check(&identity(&CACHE), Kind::Vllm, &host(&sizes));
+        let needed = row(&verdict, Attribute::Rank).host.as_ref().map(|fact| fact.value.as_str());
+        assert_eq!(needed, expected);
+    }
+    let verdict = check(&identity(&CACHE), Kind::Vllm, &host(&[(dp, "2")]));
+    let missing = row(&verdict, Attribute::Rank);
+    assert!(missing.reason.starts_with("rank 0_1 is not in the cache"), "{}", missing.reason);
+    assert!(missing.remedy.contains("--data-parallel-size 2"), "{}", missing.remedy);
+    assert_eq!(verdict.fit, Fit::DoesNotFit);
+    // Both are there, and there may be more of a tensor-parallel engine.
+    let mut cache = CACHE.to_vec();
+    cache.push((Attribute::Rank, "0_1"));
+    let verdict = check(&identity(&cache), Kind::Vllm, &host(&[(dp, "2")]));
+    assert_eq!(row(&verdict, Attribute::Rank).result, Comparison::Unknown);
+}
+
+#[test]
+fn what_nobody_tells_keeps_a_cache_from_fitting() {
+    let mut cache = CACHE.to_vec();
+    cache.extend([(Attribute::TensorParallel, "1"), (Attribute::DataParallel, "1")]);
+    let without = |facts: &[(Attribute, &'static str)], attribute| -> Vec<_> {
+        facts.iter().filter(|(known, _)| *known != attribute).copied().collect()
+    };
+    let (cache, host_facts) = (without(&cache, Attribute::Model), without(&HOST, Attribute::Model));
+    let verdict = check(&identity(&cache), Kind::Vllm, &host(&host_facts));
+    assert_eq!(row(&verdict, Attribute::Model).result, Comparison::Unknown);
+    assert_eq!(verdict.fit, Fit::FitsAsFarAsKnown);
 }
 
 #[test]

@@ -100,7 +100,19 @@ fn what_the_user_gives() {
     assert_eq!(value(&facts, Attribute::GpuName), None);
     assert_eq!(value(&facts, Attribute::Backend), Some("rocm"));
     assert_eq!(facts.get(Attribute::Architecture).unwrap().source, FactSource::Given);
-    assert!(matches!(facts.give_gpu("Voodoo"), Err(HostError::Gpu { .. })));
+    facts.give_gpu("NVIDIA GeForce GTX 1080").unwrap();
+    assert_eq!(value(&facts, Attribute::Architecture), Some("sm_61"));
+    facts.give_gpu("90").unwrap();
+    assert_eq!(value(&facts, Attribute::GpuName), None);
+    assert_eq!(value(&facts, Attribute::Architecture), Some("sm_90"));
+    facts.give_gpu("H100").unwrap();
+    facts.give_gpu("CPU").unwrap();
+    assert_eq!(value(&facts, Attribute::GpuName), None);
+    assert_eq!(value(&facts, Attribute::Architecture), None);
+    assert_eq!(value(&facts, Attribute::Backend), Some("cpu"));
+    let refused = facts.give_gpu("Voodoo").unwrap_err();
+    assert!(matches!(refused, HostError::Gpu { .. }));
+    assert!(refused.to_string().contains("such as 8.9"), "{refused}");
 }
 
 #[test]
