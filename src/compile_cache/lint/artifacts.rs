@@ -17,7 +17,7 @@ const FILES_MAX: usize = 100_000;
 const BYTES_MAX: u64 = 4 << 30;
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 20;
-/// Names of compiled files end so, and those of what a compiler made on the way to them.
+/// Names of compiled files end so, and those of what a compiler made on the way to them: an engine makes these again.
 const COMPILED: [&str; 6] = ["so", "cubin", "hsaco", "spv", "o", "a"];
 const GENERATED: [&str; 6] = ["ptx", "cpp", "cu", "json", "ninja", "py"];
 /// What torch writes first: its key (32 bytes) in older versions, and later `CacheCompiledArtifact` or
@@ -27,17 +27,26 @@ const HEADERS: [u64; 3] = [32, 21, 19];
 const ENCODING: u64 = 1;
 /// What AOT models begin with since torch 2.15; before, they are a bare pickle.
 const AOT_MAGIC: &[u8] = b"PT2AOT";
+/// Version of the form that follows the magic: with it, a pickle is next.
+const AOT_VERSION: u8 = 1;
+/// Protocols of pickles that begin with a mark.
+const PROTOCOLS: std::ops::RangeInclusive<u8> = 2..=5;
+/// No model is smaller, in bytes: one that does not end as a pickle does is cut short. A larger one may have something
+/// behind its pickle.
+const AOT_MIN: u64 = 1024;
 /// First byte of a pickle, and last.
 const PICKLE: (u8, u8) = (0x80, b'.');
 
 pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), CacheError> {
     let mut reader = Reader::new(FILES_MAX, BYTES_MAX);
-    let (mut empty, mut damaged) = (Hits::default(), Hits::default());
+    let (mut empty, mut unmade, mut damaged) = (Hits::default(), Hits::default(), Hits::default());
     for file in &view.tree.files {
         let form = form(view.tree.kind, file);
         if file.stamp.size == 0 {
-            if form.is_some() || is_compiled(view.tree.kind, name_of(file)) {
+            if form.is_some() || has_extension(name_of(file), &COMPILED) {
                 empty.add(&file.path);
+            } else if is_generated(view.tree.kind, name_of(file)) {
+                unmade.add(&file.path);
             }
             continue;
         }
@@ -69,6 +78,16 @@ pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), C
         |_| "empty: written by an engine that was killed, or on a full disk; loading it fails".to_owned(),
         "make the cache anew with the engine stopped in order, or remove the entry's directory",
     );
+    unmade.report(
+        findings,
+        Severity::Warning,
+        EMPTY,
+        |_| {
+            "empty sources or descriptions: written by an engine that was killed, or on a full disk"
+                .to_owned()
+        },
+        "make the cache anew with the engine stopped in order, or remove these files",
+    );
     reader.report(findings, "the artifacts", DAMAGED);
     Ok(())
 }
@@ -92,12 +111,13 @@ fn form(kind: Kind, file: &CacheFile) -> Option<Form> {
     }
 }
 
-/// Whether a file of this name is never empty.
-fn is_compiled(kind: Kind, name: &str) -> bool {
-    let Some((stem, extension)) = name.rsplit_once('.') else { return false };
-    // Of what the user says is a cache, nothing is known.
-    let generated = kind != Kind::Generic && name != "__init__.py" && GENERATED.contains(&extension);
-    !stem.is_empty() && (generated || COMPILED.contains(&extension))
+/// Whether a compiler writes something into files of this name. Of what the user says is a cache, nothing is known.
+fn is_generated(kind: Kind, name: &str) -> bool {
+    kind != Kind::Generic && name != "__init__.py" && has_extension(name, &GENERATED)
+}
+
+fn has_extension(name: &str, known: &[&str]) -> bool {
+    name.rsplit_once('.').is_some_and(|(stem, extension)| !stem.is_empty() && known.contains(&extension))
 }
 
 /// Whether the checksum is right; an unknown form passes.
@@ -129,12 +149,20 @@ fn artifact_is_whole(mut file: &File, size: u64) -> std::io::Result<bool> {
 
 /// Whether a model begins and ends as one.
 fn model_is_whole(file: &File, size: u64) -> std::io::Result<bool> {
-    let mut head = [0; AOT_MAGIC.len()];
-    if size < head.len() as u64 {
-        return Ok(false);
-    }
-    file.read_exact_at(&mut head, 0)?;
+    // The magic, the version and what begins a pickle.
+    let mut head = [0; AOT_MAGIC.len() + 3];
+    let length = usize::try_from(size).unwrap_or(head.len()).min(head.len());
+    file.read_exact_at(&mut head[..length], 0)?;
     let mut last = [0];
     file.read_exact_at(&mut last, size - 1)?;
-    Ok(head == AOT_MAGIC || (head[0], last[0]) == PICKLE)
+    let ends = last[0] == PICKLE.1;
+    let Some(&[version, first, protocol]) = head.strip_prefix(AOT_MAGIC) else {
+        return Ok(size >= AOT_MAGIC.len() as u64 && head[0] == PICKLE.0 && ends);
+    };
+    if length < head.len() {
+        return Ok(false);
+    }
+    // Of another version, only the magic is known.
+    let begins = version != AOT_VERSION || (first == PICKLE.0 && PROTOCOLS.contains(&protocol));
+    Ok(begins && (ends || size >= AOT_MIN))
 }

@@ -25,6 +25,11 @@ impl Hits {
         self.files += 1;
     }
 
+    /// Counts a file whose name must not be told.
+    pub(super) fn add_unnamed(&mut self) {
+        self.files += 1;
+    }
+
     /// Keeps a word of what was found, unless there are enough.
     pub(super) fn name(&mut self, name: &str) {
         let name: String = name

@@ -89,6 +89,8 @@ pub fn lint(tree: &CacheTree, identity: &Identity) -> Result<Vec<Finding>, Cache
     mixed::lint(&view, &mut findings);
     // Last, so that it covers the time that the others took.
     changed::lint(&view, &mut findings)?;
+    // After all the others: they name files.
+    secrets::redact(&mut findings);
     // Stable: findings of one severity stay in the order above.
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(findings)

@@ -38,12 +38,25 @@ impl Reader {
         Ok(Some(bytes))
     }
 
+    /// The file, and how many of its bytes may be read; `None` as for [`Reader::read`]. What of a file is more than may
+    /// be read counts as not read.
+    pub(super) fn open_part(&mut self, file: &CacheFile) -> Result<Option<(File, u64)>, CacheError> {
+        let most = file.stamp.size.min(self.bytes);
+        let partly = self.files > 0 && most > 0 && most < file.stamp.size;
+        if partly {
+            self.skip(file);
+        } else if most < file.stamp.size {
+            self.skip(file);
+            return Ok(None);
+        }
+        Ok(self.open(file, most)?.map(|opened| (opened, most)))
+    }
+
     /// The file, of which at most `most` bytes will be read; `None` as for [`Reader::read`].
     pub(super) fn open(&mut self, file: &CacheFile, most: u64) -> Result<Option<File>, CacheError> {
         let size = file.stamp.size.min(most);
         if self.files == 0 || self.bytes < size {
-            self.skipped += 1;
-            self.first.get_or_insert_with(|| file.path.clone());
+            self.skip(file);
             return Ok(None);
         }
         self.files -= 1;
@@ -59,16 +72,32 @@ impl Reader {
         Ok((metadata.is_file() && FileStamp::of(&metadata) == file.stamp).then_some(opened))
     }
 
+    fn skip(&mut self, file: &CacheFile) {
+        self.skipped += 1;
+        self.first.get_or_insert_with(|| file.path.clone());
+    }
+
     /// Says so when something was not read. `what` are the files, in words, and `rule` the rule that wanted them.
     pub(super) fn report(self, findings: &mut Vec<Finding>, what: &str, rule: &str) {
+        self.say(findings, Severity::Note, what, rule, "");
+    }
+
+    /// Warns when something was not read; as [`Reader::report`], for what must not be overlooked.
+    pub(super) fn warn(self, findings: &mut Vec<Finding>, what: &str, rule: &str, remedy: &str) {
+        self.say(findings, Severity::Warning, what, rule, remedy);
+    }
+
+    fn say(self, findings: &mut Vec<Finding>, severity: Severity, what: &str, rule: &str, remedy: &str) {
         if self.skipped > 0 {
             findings.push(Finding {
-                severity: Severity::Note,
+                severity,
                 rule: UNREAD,
                 path: self.first,
                 files: self.skipped,
-                reason: format!("{what} of this cache are too many; the rule {rule} did not read them all"),
-                remedy: String::new(),
+                reason: format!(
+                    "{what} of this cache are too many or too large; the rule {rule} did not read them all"
+                ),
+                remedy: remedy.to_owned(),
             });
         }
     }

@@ -69,6 +69,7 @@ pub const RULES: &[Rule] = &[
     rule(KERNELS, Severity::Warning, "Triton's kernels without a binary or without their __grp__ file"),
     rule(LIBRARIES, Severity::Warning, "C++ and FlashInfer sources whose library was not built"),
     rule(NINJA, Severity::Warning, "FlashInfer's directories without ninja's records: all is built again"),
+    rule(UNREAD, Severity::Warning, "files that a rule did not read because there are too many"),
     rule(FLASHINFER, Severity::Note, "where a FlashInfer workspace must lie to be used again"),
     rule(GROUP_PATHS, Severity::Note, "absolute paths in Triton's __grp__ files; rewritten while packing"),
     rule(ARTIFACT_PATHS, Severity::Note, "absolute paths in vllm_compile_cache.py; rewritten while packing"),
@@ -83,5 +84,4 @@ pub const RULES: &[Rule] = &[
         "other directories of the host that made the cache; harmless, but they tell its names",
     ),
     rule(GPU, Severity::Note, "a cache for GPUs that does not tell which GPU it is for"),
-    rule(UNREAD, Severity::Note, "files that a rule did not read because there are too many"),
 ];

@@ -89,8 +89,8 @@ const AOT: &str =
     "torch_compile_cache/torch_aot_compile/0123456789012345678901234567890123456789012345678901234567891234";
 
 const NAMES: &[u8] = b"{   ((1, 2048), 0, 'inductor_standalone'): (   'artifact_0',
-                                               '/home/me/.cache/vllm/x/rank_0_0/backbone/artifact_0'),
-    ((1, 2048), 1, 'inductor_standalone'): (   'artifact_1', '/home/me/.cache/vllm/x/rank_0_0/backbone/artifact_1')}";
+                                               '/home/me/.cache/vllm/torch_compile_cache/0123456789/rank_0_0/backbone/artifact_0'),
+    ((1, 2048), 1, 'inductor_standalone'): (   'artifact_1', '/home/me/.cache/vllm/torch_compile_cache/0123456789/rank_0_0/backbone/artifact_1')}";
 
 fn entry<'a>(names: &'a mut Vec<String>, directory: &str, files: &[&str]) -> Vec<&'a str> {
     names.extend(files.iter().map(|file| format!("{directory}/{file}")));
@@ -133,7 +133,10 @@ fn a_whole_entry_has_notes_alone() {
     let files: Vec<(&str, &[u8])> = paths.into_iter().zip(contents).collect();
     let findings = lint_files(Kind::Vllm, &files);
     assert_eq!(rules_of(&findings), ["artifact-paths"], "{findings:#?}");
-    assert!(findings[0].reason.contains("/home/me/.cache/vllm/x/rank_0_0/backbone"), "{findings:#?}");
+    assert!(
+        findings[0].reason.contains("/home/me/.cache/vllm/torch_compile_cache/0123456789/rank_0_0/backbone"),
+        "{findings:#?}"
+    );
 }
 
 #[test]
@@ -154,7 +157,15 @@ fn artifacts_that_are_missing_damaged_or_empty() {
 #[test]
 fn models_compiled_ahead_of_time() {
     for (model, damaged) in [
-        (&b"PT2AOT\x01anything"[..], false),
+        (&b"PT2AOT\x01\x80\x04anything."[..], false),
+        (&[&b"PT2AOT\x01\x80\x04anything.more"[..], &[b'x'; 1024]].concat(), false),
+        (b"PT2AOT\x02another form.", false),
+        (b"PT2AOT\x01\x80\x04", true),
+        (b"PT2AOT\x01\x80", true),
+        (b"PT2AOT\x01", true),
+        (b"PT2AOT", true),
+        (b"PT2AOT\x01\x80\x04anything", true),
+        (b"PT2AOT\x01anything.", true),
         (b"\x80\x05anything.", false),
         (b"\x80\x05anything", true),
         (b"nonsense", true),
@@ -390,7 +401,13 @@ fn large_and_hostile_trees_take_little_time() {
     assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
     let missing = the(&findings, "group-missing");
     assert!(missing.files < COUNT && missing.reason.ends_with("and others"), "{missing:?}");
-    assert_eq!(missing.files + the(&findings, "not-all-read").files, COUNT);
+    let unread = |what: &str| {
+        let of = |finding: &&Finding| finding.rule == "not-all-read" && finding.reason.starts_with(what);
+        findings.iter().find(of).unwrap_or_else(|| panic!("{findings:#?}"))
+    };
+    assert_eq!(missing.files + unread("Triton's groups").files, COUNT);
+    let texts = unread("the text files");
+    assert_eq!((texts.severity, texts.path.as_deref()), (Severity::Warning, Some("large.txt")));
 }
 
 #[test]
@@ -398,4 +415,101 @@ fn paths_are_shown_without_control_characters() {
     let group = br#"{"child_paths": {"k.cubin": "/x\u001b[31m/K/k.cubin"}}"#;
     let findings = lint_files(Kind::Triton, &[("K/__grp__k.json", group), ("K/k.cubin", b"x")]);
     assert!(the(&findings, "group-paths").reason.contains("(/x?[31m)"), "{findings:?}");
+}
+
+#[test]
+fn secrets_far_inside_and_in_binaries() {
+    let token = format!("hf_{}", "Ab3".repeat(12));
+    let mut text = vec![b'x'; 5 << 20];
+    text.extend(format!(" {token}\n").as_bytes());
+    // Across the end of what is read at once.
+    let mut across = vec![b' '; (4 << 20) - 10];
+    across.extend(token.as_bytes());
+    across.resize(5 << 20, b' ');
+    let mut binary = vec![0; 70 << 10];
+    binary.extend(token.as_bytes());
+    binary.extend(b"\0redis://:pw@host\0");
+    for (path, content) in [("a.txt", &text), ("a.txt", &across), ("a.so", &binary), ("fxgraph/a", &binary)] {
+        let findings = lint_files(Kind::Generic, &[(path, content)]);
+        let finding = the(&findings, "secrets");
+        assert!(finding.reason.ends_with(": a token of Hugging Face"), "{finding:?}");
+        assert_eq!(finding.path.as_deref(), Some(path));
+    }
+}
+
+#[test]
+fn secrets_in_names_are_not_shown() {
+    let token = format!("hf_{}", "Ab3".repeat(12));
+    let (file, inside) = (format!("ab/{token}.so"), format!("{token}/b.cubin"));
+    let findings = lint_files(Kind::Inductor, &[(&file, b""), (&inside, b"")]);
+    let finding = the(&findings, "secrets");
+    assert_eq!((finding.path.as_deref(), finding.files), (None, 2));
+    assert!(finding.reason.contains("a token of Hugging Face in a file's name"), "{finding:?}");
+    assert!(finding.reason.contains("in a directory's name"), "{finding:?}");
+    assert_eq!(the(&findings, "empty-files").files, 2);
+    let all = serde_json::to_string(&findings).unwrap() + &format!("{findings:?}");
+    assert!(!all.contains(&token), "{all}");
+}
+
+#[test]
+fn files_of_logins() {
+    let findings = lint_files(Kind::Generic, &[(".netrc", b"machine x\npassword xyz\n")]);
+    assert!(the(&findings, "secrets").reason.ends_with(": a password of .netrc"), "{findings:?}");
+}
+
+#[test]
+fn paths_of_artifacts_that_packing_leaves() {
+    let good = artifact(b"code");
+    let (names, code) = (format!("{KEY}/vllm_compile_cache.py"), format!("{KEY}/artifact_0"));
+    let elsewhere = b"{((1, 2), 0, 'x'): ('artifact_0', '/home/me/torch_compile_cache/other/artifact_0')}";
+    let findings = lint_files(Kind::Vllm, &[(&names, elsewhere), (&code, &good)]);
+    assert_eq!(rules_of(&findings), ["missing-artifacts"], "{findings:#?}");
+    assert_eq!(findings[0].severity, Severity::Warning);
+    assert!(findings[0].reason.contains("(/home/me/torch_compile_cache/other)"), "{findings:#?}");
+}
+
+#[test]
+fn paths_of_groups_that_lead_elsewhere() {
+    let group = br#"{"child_paths": {"k.cubin": "/x/OTHER/k.cubin", "k.json": "k.json"}}"#;
+    let files: [(&str, &[u8]); 3] =
+        [("KEY/__grp__k.json", group), ("KEY/k.cubin", b"x"), ("KEY/k.json", b"{}")];
+    assert_eq!(lint_files(Kind::Triton, &files), []);
+}
+
+#[test]
+fn files_that_may_be_empty() {
+    for (path, severity) in [
+        ("ab/x.so", Some(Severity::Error)),
+        ("ab/x.cubin", Some(Severity::Error)),
+        ("ab/x.py", Some(Severity::Warning)),
+        ("ab/x.json", Some(Severity::Warning)),
+        ("ab/z.cpp", Some(Severity::Warning)),
+        ("ab/__init__.py", None),
+        ("ab/x.so.load_ok", None),
+        ("ab/x.txt", None),
+    ] {
+        let findings = lint_files(Kind::Inductor, &[(path, b"")]);
+        let empty = findings.iter().find(|finding| finding.rule == "empty-files");
+        assert_eq!(empty.map(|finding| finding.severity), severity, "{path}");
+    }
+    assert_eq!(lint_files(Kind::Generic, &[("ab/x.py", b"")]), []);
+}
+
+#[test]
+#[ignore = "a measurement: 200,000 files"]
+fn how_long_a_large_tree_of_triton_takes() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let metadata = format!("{{\"hash\": \"{}\", \"num_warps\": 4, \"name\": \"k\"}}", "a".repeat(200));
+    for number in 0..50_000 {
+        let at = root.join(format!("K{number}"));
+        fs::create_dir(&at).unwrap();
+        for name in ["k.json", "k.ptx", "k.ttir", "k.source"] {
+            fs::write(at.join(name), &metadata).unwrap();
+        }
+    }
+    let tree = tree(root, Kind::Triton);
+    let started = Instant::now();
+    let findings = lint(&tree, &Identity::default()).unwrap();
+    println!("{:?} {:?}", started.elapsed(), rules_of(&findings));
 }

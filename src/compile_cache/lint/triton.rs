@@ -43,7 +43,7 @@ pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), C
         if lost > 0 {
             missing.add(&file.path);
             missing.name(kernel(name));
-        } else if let Some(path) = child_paths.0.iter().find(|path| path.starts_with('/')) {
+        } else if let Some(path) = child_paths.0.iter().find(|path| is_own(path, directory)) {
             paths.add(&file.path);
             paths.name(root(path));
         }
@@ -122,6 +122,13 @@ fn metadata_of(file: &CacheFile) -> Option<&str> {
 fn kernel(name: &str) -> &str {
     let name = name.strip_prefix(GROUP).unwrap_or(name);
     name.strip_suffix(".json").unwrap_or(name)
+}
+
+/// Whether a child's path is absolute and leads to its kernel's directory, whose name is a hash. Of a cache that is one
+/// such directory, the name is not known.
+fn is_own(path: &str, directory: &str) -> bool {
+    let own = split(directory).1;
+    path.starts_with('/') && (own.is_empty() || split(split(path).0).1 == own)
 }
 
 /// The cache's directory in a child's path: that of the kernel's directory.

@@ -26,27 +26,37 @@ static HANDLE: LazyLock<Option<Regex>> =
 
 pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), CacheError> {
     let mut reader = Reader::new(FILES_MAX, BYTES_MAX);
-    let (mut paths, mut missing) = (Hits::default(), Hits::default());
+    let (mut paths, mut missing, mut foreign) = (Hits::default(), Hits::default(), Hits::default());
     for file in view.tree.files.iter().filter(|file| name_of(file) == NAME) {
         let directory = split(&file.path).0;
         let Some(content) = reader.read(file, FILE_MAX)? else { continue };
         let text = String::from_utf8_lossy(&content);
         let handles = HANDLE.iter().flat_map(|handle| handle.captures_iter(&text));
-        let (mut named, mut lost) = (false, false);
+        // What `relocate` takes for a path to this very directory.
+        let own = format!("/{directory}/");
+        let (mut named, mut astray, mut lost) = (false, false, false);
         for (_, [artifact, path]) in handles.map(|handle| handle.extract()) {
             // Older versions keep a key and the path of a file in Inductor's cache.
             if split(path).1 != artifact {
                 continue;
             }
-            if !named {
-                paths.add(&file.path);
-                paths.name(split(path).0);
-                named = true;
+            if path.get(1..).is_some_and(|path| path.contains(&own)) {
+                if !named {
+                    paths.add(&file.path);
+                    paths.name(split(path).0);
+                    named = true;
+                }
+            } else {
+                foreign.name(split(path).0);
+                astray = true;
             }
             if !view.has(directory, artifact) {
                 missing.name(artifact);
                 lost = true;
             }
+        }
+        if astray {
+            foreign.add(&file.path);
         }
         if lost {
             missing.add(&file.path);
@@ -58,6 +68,19 @@ pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), C
         MISSING,
         |hits| format!("vLLM opens artifacts that are not there, and crashes: {}", hits.names()),
         "copy the whole directory from where it was made, or remove it so that vLLM compiles again",
+    );
+    foreign.report(
+        findings,
+        Severity::Warning,
+        MISSING,
+        |hits| {
+            format!(
+                "absolute paths that do not lead to the entry's own directory ({}): packing leaves them as they \
+                 are, and older versions of vLLM open them as they are",
+                hits.names()
+            )
+        },
+        "give the entry's directories the names that they had where it was made, or make the cache anew",
     );
     paths.report(
         findings,
