@@ -256,7 +256,9 @@ fn variables(json: &Value, nested: usize, found: &mut Found) {
             {
                 found.add(name);
             }
-            values.iter().for_each(|value| variables(value, nested, found));
+            for value in values {
+                variables(value, nested, found);
+            }
         }
         Value::String(text) => {
             if text.starts_with(['{', '['])
@@ -290,7 +292,7 @@ fn logins(registries: &Value, found: &mut Found) {
     for registry in registries.as_object().into_iter().flat_map(|registries| registries.values()) {
         let has =
             |field: &&str| registry.get(field).and_then(Value::as_str).is_some_and(|value| value.len() > 3);
-        if FIELDS.iter().any(|field| has(&field)) {
+        if FIELDS.iter().any(has) {
             found.add("a login of a registry");
         }
     }
