@@ -14,6 +14,7 @@ use crate::{
 /// exports the variables that point engines there: put it before the engine's command, or into
 /// `eval "$(starcar cache env IMAGE)"`.
 #[derive(Debug, Args)]
+#[command(mut_arg("source", |argument| argument.value_name("IMAGE").help("A name in a registry, oci:DIR[:tag] or oci-archive:FILE[:tag]")))]
 pub(super) struct EnvArguments {
     #[command(flatten)]
     source: SourceArguments,

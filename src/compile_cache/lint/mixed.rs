@@ -1,18 +1,14 @@
-//! What a cache's identity alone tells: several GPUs or versions, a device other than the first, a model's path, an
-//! unknown GPU. Must not read a file.
+//! What a cache's identity alone tells: several GPUs or versions, a device other than the first, an unknown GPU. Must not read a file.
 
 use super::{
     Finding, Severity, ranks,
-    rules::{DEVICE, GPU, MIXED, MODEL},
+    rules::{DEVICE, GPU, MIXED},
     view::View,
 };
 use crate::compile_cache::{
     Kind,
     identity::{Attribute, Fact, Identity},
 };
-
-/// Where KServe mounts a model.
-const MODEL_PATH: &str = "/mnt/models";
 
 pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) {
     for (attribute, what) in [
@@ -32,7 +28,6 @@ pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) {
         }
     }
     findings.extend(device(view));
-    findings.extend(model(view));
     findings.extend(gpu(view));
 }
 
@@ -108,24 +103,6 @@ fn device(view: &View<'_>) -> Option<Finding> {
             fact.value
         ),
         "make the cache with CUDA_VISIBLE_DEVICES naming one GPU, which then is cuda:0",
-    ))
-}
-
-fn model(view: &View<'_>) -> Option<Finding> {
-    if view.tree.kind != Kind::Vllm {
-        return None;
-    }
-    let other = |fact: &&Fact| fact.value.trim_end_matches('/') != MODEL_PATH;
-    let fact = view.identity.facts(Attribute::Model).iter().find(other)?;
-    Some(finding(
-        Severity::Warning,
-        MODEL,
-        Some(fact),
-        format!(
-            "made with --model {}, which vLLM's key has; KServe serves {MODEL_PATH}, for which vLLM compiles again",
-            fact.value
-        ),
-        "make the cache with --model /mnt/models, or serve the model under this very name",
     ))
 }
 

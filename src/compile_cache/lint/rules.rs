@@ -26,7 +26,6 @@ pub(super) const INCOMPLETE: &str = "incomplete-entries";
 pub(super) const RANKS: &str = "missing-ranks";
 pub(super) const DEVICE: &str = "device-index";
 pub(super) const MIXED: &str = "mixed";
-pub(super) const MODEL: &str = "model-path";
 pub(super) const GROUP_MISSING: &str = "group-missing";
 pub(super) const GROUP_DAMAGED: &str = "group-damaged";
 pub(super) const KERNELS: &str = "incomplete-kernels";
@@ -59,7 +58,6 @@ pub const RULES: &[Rule] = &[
     rule(RANKS, Severity::Warning, "ranks that are missing between others, or that another entry has"),
     rule(DEVICE, Severity::Warning, "code for a GPU other than the first where there is one rank"),
     rule(MIXED, Severity::Warning, "several GPUs, architectures or versions in one cache"),
-    rule(MODEL, Severity::Warning, "a --model other than /mnt/models: vLLM's key has it"),
     rule(
         GROUP_MISSING,
         Severity::Warning,

@@ -354,7 +354,8 @@ mod tests {
         assert_eq!(found(token, Text::Code), [] as [&str; 0]);
         assert_eq!(found(&format!("\0{token}\0password=abcdef"), Text::Unknown), ["HF_TOKEN"]);
         assert_eq!(found(&"[".repeat(500_000), Text::Settings), [] as [&str; 0]);
-        let many: String = (0..1000).map(|number| format!("A{number}_TOKEN=abcdef\n")).collect();
+        let lines: Vec<String> = (0..1000).map(|number| format!("A{number}_TOKEN=abcdef")).collect();
+        let many = lines.join("\n");
         assert_eq!(found(&many, Text::Settings).len(), Found::MAX);
     }
 }
