@@ -207,7 +207,13 @@ impl Found {
 
 /// Adds what secrets a text holds. Only a `whole` one is looked at as JSON.
 fn found_in(content: &[u8], text: Text, whole: bool, found: &mut Found) {
-    tokens::in_text(content).for_each(|what| found.add(what));
+    // What has no name that tells may be a small pickle, in which letters are what they happen to be.
+    let binary = text == Text::Unknown && content.contains(&0);
+    if binary {
+        tokens::in_binary(content).for_each(|what| found.add(what));
+    } else {
+        tokens::in_text(content).for_each(|what| found.add(what));
+    }
     if text == Text::Code {
         assignments::find(content, Around::Code, found);
         return;
@@ -221,7 +227,6 @@ fn found_in(content: &[u8], text: Text, whole: bool, found: &mut Found) {
         variables(&json, 0, found);
         return;
     }
-    let binary = text == Text::Unknown && content.contains(&0);
     assignments::find(content, if binary { Around::Anything } else { Around::Settings }, found);
 }
 
