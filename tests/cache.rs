@@ -427,6 +427,26 @@ fn a_layout_is_pushed_with_its_variants() {
     }
 }
 
+/// A target may be any word; what nobody names goes to every image.
+#[test]
+fn named_targets_share_what_is_not_named() {
+    let root = tempfile::tempdir().unwrap();
+    let vllm = |name: &str| {
+        let path = write(&root.path().join(name), &[("modelinfos/a.json", name)]);
+        format!("vllm@{name}={}", path.display())
+    };
+    let (old, new) = (vllm("h100"), vllm("h200"));
+    let kernels = triton(&root.path().join("kernels"), 90);
+    let out = oci(&root.path().join("layout"));
+    let image = packed(&["-o", &out, "--cache", &old, "--cache", &new, "--cache", kernels.to_str().unwrap()]);
+    let variants = image["variants"].as_array().unwrap();
+    let caches: Vec<(&str, usize)> = variants
+        .iter()
+        .map(|variant| (variant["target"].as_str().unwrap(), digests(variant, "cache").len()))
+        .collect();
+    assert_eq!(caches, [("h100", 2), ("h200", 2)]);
+}
+
 /// The snippet runs as it is printed: twice, under `set -eu`, and without a source.
 #[test]
 fn the_snippet_runs() {

@@ -105,6 +105,8 @@ fn share_an_image(one: Option<&str>, other: Option<&str>) -> bool {
 pub(super) struct Targeted {
     pub(super) examined: Examined,
     target: Option<String>,
+    /// Whether the user names the target.
+    named: bool,
 }
 
 /// Caches, and the targets that get an image of their own.
@@ -148,11 +150,10 @@ pub(super) fn examine_all(options: &CacheOptions) -> Result<Assigned, PackError>
             if all.iter().any(known) {
                 continue;
             }
-            all.push(Targeted { examined, target });
+            all.push(Targeted { examined, target, named: option.target.is_some() });
         }
     }
-    let named = options.caches.iter().any(|option| option.target.is_some());
-    let targets = assign(&mut all, named)?;
+    let targets = assign(&mut all)?;
     Ok(Assigned { caches: all, targets })
 }
 
@@ -171,8 +172,10 @@ fn mislabelled(option: &CacheOption, examined: &Examined) -> Option<Finding> {
 }
 
 /// Which targets get an image of their own: all, when the user names any, or when there are several caches of one
-/// kind, for then no image can have them all. Caches of one kind and architecture are told apart by the GPU's name.
-fn assign(caches: &mut [Targeted], named: bool) -> Result<Vec<String>, PackError> {
+/// kind, for then no image can have them all. Caches of one kind and architecture are told apart by the GPU's name. Caches
+/// that nobody names, and that are the only ones of their kind, make no image: they go to those that they are for, or to
+/// all, as code for processors does.
+fn assign(caches: &mut [Targeted]) -> Result<Vec<String>, PackError> {
     let of_kind = |caches: &[Targeted]| {
         let mut of_kind: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
         for (index, cache) in caches.iter().enumerate() {
@@ -184,7 +187,7 @@ fn assign(caches: &mut [Targeted], named: bool) -> Result<Vec<String>, PackError
         of_kind.into_values().filter(|indices| indices.len() > 1).collect::<Vec<_>>()
     };
     let groups = of_kind(caches);
-    if groups.is_empty() && !named {
+    if groups.is_empty() && !caches.iter().any(|cache| cache.named) {
         return Ok(Vec::new());
     }
     for group in &groups {
@@ -197,12 +200,18 @@ fn assign(caches: &mut [Targeted], named: bool) -> Result<Vec<String>, PackError
             }
         }
     }
-    // Code for processors is of use beside every GPU.
     let grouped: BTreeSet<usize> = groups.iter().flatten().copied().collect();
-    let is_cpu = |cache: &Targeted| cache.target.as_deref() == Some("cpu");
-    let has_gpu = caches.iter().any(|cache| cache.target.is_some() && !is_cpu(cache));
+    let decides = |index: usize, cache: &Targeted| cache.named || grouped.contains(&index);
+    let deciding: BTreeSet<String> = caches
+        .iter()
+        .enumerate()
+        .filter(|(index, cache)| decides(*index, cache))
+        .filter_map(|(_, cache)| cache.target.clone())
+        .collect();
     for (index, cache) in caches.iter_mut().enumerate() {
-        if has_gpu && !named && is_cpu(cache) && !grouped.contains(&index) {
+        let own = cache.target.as_deref();
+        let known = deciding.iter().any(|target| share_an_image(own, Some(target)));
+        if !decides(index, cache) && !known {
             cache.target = None;
         }
     }
@@ -247,7 +256,7 @@ pub(super) fn prepare(
 ) -> Result<Caches, PackError> {
     let Assigned { caches: all, targets } = assigned;
     let mut caches: Vec<PreparedCache> = Vec::new();
-    for Targeted { examined, target } in all {
+    for Targeted { examined, target, .. } in all {
         let kind = examined.tree.kind;
         let target = target.filter(|_| !targets.is_empty());
         // Only caches that may be in one image need different names.
