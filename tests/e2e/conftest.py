@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,11 @@ sys.path.insert(0, str(HERE))
 
 from consumers import image, models, node as nodes, registry as registries, trees  # noqa: E402
 from consumers.proc import run, unmount_all  # noqa: E402
+
+# A shell's background job ignores these, and so would all that the tests start and interrupt.
+for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 _count = itertools.count(1)
 
