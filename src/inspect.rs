@@ -12,8 +12,7 @@ use crate::{
         EstargzReader, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, ReadError, TOC_DIGEST_ANNOTATION,
         toc::TocEntry,
     },
-    oci::{ImageSource, OciError, Platform, STARCAR_PREFIX, digest_of, read_image},
-    pack::CACHES_LABEL,
+    oci::{CACHES_LABEL, ImageSource, OciError, Platform, STARCAR_PREFIX, digest_of, read_image},
 };
 
 /// An image, inspected.

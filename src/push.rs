@@ -11,8 +11,7 @@ use crate::{
     blob::{BlobContent, MemoryBlob},
     digest::Digest,
     inspect::caches_of,
-    oci::{DEFAULT_TAG, Layout, OciError, Platform, Selector, digest_of, read_image},
-    pack::variant_tag,
+    oci::{DEFAULT_TAG, Layout, OciError, Platform, Selector, digest_of, read_image, variant_tag},
     progress::Observer,
     registry::{PushEvent, Reference, Registry},
 };

@@ -11,40 +11,16 @@ use std::{
     io::Read as _,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
-    process::Output,
     time::{Duration, SystemTime},
 };
 
-use assert_cmd::Command;
 use serde_json::Value;
 
-use support::registry::FakeRegistry;
+use support::{command::starcar, registry::FakeRegistry};
 
 const EXAMPLE: &str = "examples/tiny-llama";
 /// Time of change of every file, in seconds since 1970.
 const MODIFIED: u64 = 1_700_000_000;
-
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn starcar(arguments: &[&str]) -> Run {
-    let output: Output = Command::cargo_bin("starcar")
-        .unwrap()
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env_remove("SOURCE_DATE_EPOCH")
-        .env("NO_COLOR", "1")
-        .output()
-        .unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
 
 /// Packs the example with further arguments; the metadata.
 fn packed(arguments: &[&str]) -> Value {

@@ -8,37 +8,16 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Output,
 };
 
-use assert_cmd::Command;
 use serde_json::Value;
 
-use support::registry::FakeRegistry;
+use support::{
+    command::{Run, starcar},
+    registry::FakeRegistry,
+};
 
 const EXAMPLE: &str = "examples/tiny-llama";
-
-struct Run {
-    code: i32,
-    stdout: String,
-    stderr: String,
-}
-
-fn starcar(arguments: &[&str]) -> Run {
-    let output: Output = Command::cargo_bin("starcar")
-        .unwrap()
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env_remove("SOURCE_DATE_EPOCH")
-        .env("NO_COLOR", "1")
-        .output()
-        .unwrap();
-    Run {
-        code: output.status.code().unwrap(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
-}
 
 fn pack(arguments: &[&str]) -> Run {
     starcar(&[&["pack"], arguments].concat())

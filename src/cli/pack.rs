@@ -13,8 +13,8 @@ use super::{
 };
 use crate::{
     compile_cache::lint::Severity,
-    oci::{DEFAULT_TAG, Selector, Target},
-    pack::{Destination, Packed, Prepared, prepare, variant_tag},
+    oci::{DEFAULT_TAG, Selector, Target, variant_tag},
+    pack::{Destination, Packed, Prepared, prepare},
     registry::Reference,
 };
 

@@ -19,7 +19,7 @@ pub use self::{
     pending::PendingFile,
     platform::Platform,
     read::{ImageSource, ReadImage, RegistryImage, RootDocument, digest_of, open, read_image},
-    target::{DEFAULT_TAG, Selector, Target},
+    target::{DEFAULT_TAG, Selector, Target, variant_tag},
 };
 
 /// Annotation of an index entry that names a tag.
@@ -27,6 +27,9 @@ pub const REF_NAME_ANNOTATION: &str = "org.opencontainers.image.ref.name";
 
 /// Prefix of all annotations and labels that are starcar's own.
 pub const STARCAR_PREFIX: &str = "dev.starcar.";
+
+/// Label with the records of an image's compile caches, as JSON.
+pub const CACHES_LABEL: &str = "dev.starcar.caches";
 
 /// Largest manifest, index or config that is read, in bytes: what registries take.
 pub const DOCUMENT_MAX: u64 = 4 << 20;

@@ -12,6 +12,11 @@ use crate::{digest::Digest, registry::Reference};
 /// Tag of an image in a layout or archive when none is given, as container tools assume it.
 pub const DEFAULT_TAG: &str = "latest";
 
+/// The tag of the image for a GPU target: the tag that was asked for, a hyphen and the target.
+pub fn variant_tag(tag: &str, target: Option<&str>) -> String {
+    target.map_or_else(|| tag.to_owned(), |target| format!("{tag}-{target}"))
+}
+
 /// Where an image is or goes.
 #[derive(Debug, Clone)]
 pub enum Target {

@@ -12,11 +12,8 @@ use crate::{
         CacheRecord, Contract, Kind,
         identity::{Attribute, Evidence, Fact, Identity},
     },
-    oci::STARCAR_PREFIX,
+    oci::{CACHES_LABEL, STARCAR_PREFIX},
 };
-
-/// Label with the records of all caches, as JSON.
-pub(crate) const CACHES_LABEL: &str = "dev.starcar.caches";
 
 /// Labels of the config.
 pub(super) fn labels(records: &[CacheRecord]) -> BTreeMap<String, String> {

@@ -11,11 +11,10 @@ mod write;
 
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
 
-pub(crate) use self::cache_labels::CACHES_LABEL;
 pub use self::{
     caches::{CacheOption, CacheOptions, Caches, PreparedCache},
     error::PackError,
-    write::{Destination, Packed, PackedLayer, PackedVariant, variant_tag},
+    write::{Destination, Packed, PackedLayer, PackedVariant},
 };
 use crate::{
     base::{Base, BaseChoice, BaseError},

@@ -18,7 +18,7 @@ use crate::{
     layer::SealedLayer,
     oci::{
         BuiltImage, ConfigOptions, DEFAULT_TAG, ImageLayer, Layout, OciError, REF_NAME_ANNOTATION,
-        STARCAR_PREFIX, build_image, write_archive,
+        STARCAR_PREFIX, build_image, variant_tag, write_archive,
     },
     progress::Observer,
     push::push_image,
@@ -354,11 +354,6 @@ fn variants_annotation(variants: &[Image]) -> Option<(String, String)> {
         .collect();
     let json = serde_json::to_string(&digests).ok().filter(|_| !digests.is_empty())?;
     Some((format!("{STARCAR_PREFIX}variants"), json))
-}
-
-/// The tag of the image for a GPU target: the tag that was asked for, a hyphen and the target.
-pub fn variant_tag(tag: &str, target: Option<&str>) -> String {
-    target.map_or_else(|| tag.to_owned(), |target| format!("{tag}-{target}"))
 }
 
 fn packed_layer(spec: &LayerSpec, sealed: &SealedLayer) -> PackedLayer {

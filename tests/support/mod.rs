@@ -2,4 +2,5 @@
 //! in each.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod command;
 pub mod registry;

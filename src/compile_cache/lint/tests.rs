@@ -493,22 +493,3 @@ fn files_that_may_be_empty() {
     }
     assert_eq!(lint_files(Kind::Generic, &[("ab/x.py", b"")]), []);
 }
-
-#[test]
-#[ignore = "a measurement: 200,000 files"]
-fn how_long_a_large_tree_of_triton_takes() {
-    let directory = tempfile::tempdir().unwrap();
-    let root = directory.path();
-    let metadata = format!("{{\"hash\": \"{}\", \"num_warps\": 4, \"name\": \"k\"}}", "a".repeat(200));
-    for number in 0..50_000 {
-        let at = root.join(format!("K{number}"));
-        fs::create_dir(&at).unwrap();
-        for name in ["k.json", "k.ptx", "k.ttir", "k.source"] {
-            fs::write(at.join(name), &metadata).unwrap();
-        }
-    }
-    let tree = tree(root, Kind::Triton);
-    let started = Instant::now();
-    let findings = lint(&tree, &Identity::default()).unwrap();
-    println!("{:?} {:?}", started.elapsed(), rules_of(&findings));
-}

@@ -1,0 +1,29 @@
+//! The command as users run it.
+
+use std::process::Output;
+
+use assert_cmd::Command;
+
+/// What a run of the command came to.
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs the command in the repository's root.
+pub fn starcar(arguments: &[&str]) -> Run {
+    let output: Output = Command::cargo_bin("starcar")
+        .unwrap()
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("SOURCE_DATE_EPOCH")
+        .env("NO_COLOR", "1")
+        .output()
+        .unwrap();
+    Run {
+        code: output.status.code().unwrap(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
