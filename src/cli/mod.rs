@@ -71,6 +71,7 @@ impl RegistryArguments {
             plain_http: self.plain_http,
             authfile: self.authfile.clone(),
             concurrency: self.concurrency,
+            ..RegistryOptions::default()
         };
         Ok(Registry::new(options)?)
     }

@@ -8,6 +8,7 @@
 mod credentials;
 mod error;
 mod manifest;
+mod options;
 mod range;
 mod session;
 mod upload;
@@ -17,7 +18,6 @@ use std::{
     collections::HashMap,
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
     sync::Arc,
 };
 
@@ -35,26 +35,13 @@ use self::{
     session::{Session, Sessions},
     upload::{SinglePut, Upload, Uploader},
 };
-pub use self::{error::RegistryError, manifest::RawManifest, range::BlobSource};
+pub use self::{
+    error::RegistryError,
+    manifest::RawManifest,
+    options::{RegistryOptions, TlsOptions},
+    range::BlobSource,
+};
 use crate::{blob::BlobContent, digest::Digest};
-
-/// How registries are talked to.
-#[derive(Debug, Clone)]
-pub struct RegistryOptions {
-    /// Whether all registries are reached by plain HTTP. Registries on loopback addresses always are.
-    pub plain_http: bool,
-    /// The only file that credentials are taken from; it has to exist. Without one, `$REGISTRY_AUTH_FILE`
-    /// is that file; without that, Podman's and docker's usual files are searched.
-    pub authfile: Option<PathBuf>,
-    /// How many blobs are pushed at a time; 0 counts as 1.
-    pub concurrency: usize,
-}
-
-impl Default for RegistryOptions {
-    fn default() -> Self {
-        Self { plain_http: false, authfile: None, concurrency: 4 }
-    }
-}
 
 /// What happens to one blob of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +88,7 @@ impl Registry {
     /// # Errors
     /// The named auth file is missing or broken, or the threads could not be started.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        let RegistryOptions { plain_http, authfile, concurrency } = options;
+        let RegistryOptions { plain_http, authfile, concurrency, .. } = options;
         let places = Places::of_environment(authfile);
         places.check()?;
         // An error says that a provider is installed already, by this function or by the program.
