@@ -21,6 +21,12 @@ pub trait Observer: Sync {
 
     /// A blob is at the destination already.
     fn already_there(&self, _digest: Digest) {}
+
+    /// The destination took a blob from another of its repositories.
+    fn mounted(&self, _digest: Digest) {}
+
+    /// An upload that an earlier run began goes on after so many bytes.
+    fn resumed(&self, _digest: Digest, _position: u64) {}
 }
 
 /// Watches nothing.

@@ -40,6 +40,14 @@ pub fn push_image(
             observer.already_there(blobs[index].digest());
             advance(index, blobs[index].size());
         }
+        PushEvent::Mounted => {
+            observer.mounted(blobs[index].digest());
+            advance(index, blobs[index].size());
+        }
+        PushEvent::Resumed(position) => {
+            observer.resumed(blobs[index].digest(), position);
+            advance(index, position);
+        }
         PushEvent::Done => advance(index, blobs[index].size()),
     })?;
     Ok(registry.push_manifest(reference, media_type, manifest)?)

@@ -83,4 +83,12 @@ impl Observer for Progress {
     fn already_there(&self, digest: Digest) {
         self.line(&format!("the registry has {digest} already"));
     }
+
+    fn mounted(&self, digest: Digest) {
+        self.line(&format!("the registry had {digest} in another repository"));
+    }
+
+    fn resumed(&self, digest: Digest, position: u64) {
+        self.line(&format!("going on with {digest} after {}", output::size(position)));
+    }
 }

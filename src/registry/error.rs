@@ -1,11 +1,11 @@
 //! What can go wrong with a registry, said so that the reader can act. Translates the client library's
 //! errors; must not perform requests.
 
-use std::{error::Error, io, path::PathBuf};
+use std::{error::Error, io, path::PathBuf, time::Duration};
 
 use oci_client::{
     Reference,
-    errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode},
+    errors::{OciEnvelope, OciErrorCode},
 };
 
 use crate::digest::Digest;
@@ -83,7 +83,7 @@ pub enum RegistryError {
         action: Box<str>,
         /// The image.
         reference: Box<str>,
-        /// HTTP status code; 400 stands for a client error whose exact code the library swallows.
+        /// HTTP status code.
         status: u16,
         /// What the registry said, led by `: `; empty if it said nothing.
         message: String,
@@ -128,8 +128,35 @@ pub enum RegistryError {
         /// The registry's host, with its port.
         registry: Box<str>,
     },
+    /// The server's certificate is not trusted.
+    #[error(
+        "cannot {action} ({reference}): {registry} is not trusted: {cause}; \
+         name its certificate authority with --ca-file, or look who answers there"
+    )]
+    Untrusted {
+        /// What was tried.
+        action: Box<str>,
+        /// The image.
+        reference: Box<str>,
+        /// The registry's host, with its port.
+        registry: Box<str>,
+        /// What is wrong with the certificate.
+        cause: String,
+    },
+    /// A server that moves nothing for too long.
+    #[error("cannot {action} ({reference}): nothing came from or went to {registry} for {seconds} s")]
+    Stalled {
+        /// What was tried.
+        action: Box<str>,
+        /// The image.
+        reference: Box<str>,
+        /// The registry's host, with its port.
+        registry: Box<str>,
+        /// How long was waited, in seconds.
+        seconds: f64,
+    },
     /// The connection could not be made, broke, or was no HTTP.
-    #[error("cannot {action} ({reference}): the connection to {registry} failed")]
+    #[error("cannot {action} ({reference}): the connection to {registry} failed: {cause}")]
     Network {
         /// What was tried.
         action: Box<str>,
@@ -138,7 +165,7 @@ pub enum RegistryError {
         /// The registry's host, with its port.
         registry: Box<str>,
         /// What the HTTP client said.
-        source: Box<dyn Error + Send + Sync>,
+        cause: String,
     },
     /// The registry's answer breaks the distribution specification.
     #[error("cannot {action} ({reference}): {message}")]
@@ -150,8 +177,27 @@ pub enum RegistryError {
         /// What is wrong with the answer.
         message: String,
     },
+    /// The registry, or a proxy before it, refuses requests of any length that works (HTTP 413).
+    #[error(
+        "cannot push blob {digest} ({reference}): {registry} refuses a request of {body} bytes as too long{}; \
+         raise the limit for request bodies of the registry or of the proxy before it", limits(*.size, *.piece_min)
+    )]
+    TooLarge {
+        /// The image.
+        reference: Box<str>,
+        /// The registry's host, with its port.
+        registry: Box<str>,
+        /// The blob.
+        digest: Digest,
+        /// Size of the blob, in bytes.
+        size: u64,
+        /// Length of the shortest request that was refused, in bytes.
+        body: u64,
+        /// Shortest pieces that the registry says it takes, in bytes; 0 when it does not say.
+        piece_min: u64,
+    },
     /// The bytes to push could not be read.
-    #[error("cannot push blob {digest} ({reference}): its content could not be read")]
+    #[error("cannot push blob {digest} ({reference}): its content cannot be had from its sources")]
     Source {
         /// The image.
         reference: Box<str>,
@@ -205,6 +251,14 @@ pub enum RegistryError {
         /// What it said.
         message: String,
     },
+    /// A file of certificates that cannot be used.
+    #[error("{}: {message}", path.display())]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The HTTP client could not be set up.
     #[error("cannot set up the registry client: {message}")]
     Setup {
@@ -217,6 +271,22 @@ pub enum RegistryError {
         /// What is known.
         message: String,
     },
+}
+
+/// What else there is to say of a blob that is too large.
+fn limits(size: u64, piece_min: u64) -> String {
+    match piece_min {
+        0 => format!(", in pieces as well (the blob has {size})"),
+        minimum => format!(", and takes no pieces of less than {minimum} (the blob has {size})"),
+    }
+}
+
+impl RegistryError {
+    /// The message without advice, for a line of a log.
+    pub(super) fn in_one_line(&self) -> String {
+        let text = self.to_string();
+        text.split("; ").next().unwrap_or_default().to_owned()
+    }
 }
 
 /// What an error has to tell besides its cause.
@@ -287,64 +357,67 @@ impl Context {
     }
 
     /// The error for a connection that failed with `source`.
-    pub(super) fn network(&self, source: Box<dyn Error + Send + Sync>) -> RegistryError {
+    fn network(&self, source: &(dyn Error + 'static)) -> RegistryError {
         let Self { action, reference, registry, .. } = self.clone();
-        if speaks_plain_text(source.as_ref()) {
+        let cause = cause(source);
+        if cause.contains("InvalidContentType") {
             RegistryError::PlainHttpServer { action, reference, registry }
+        } else if cause.contains("invalid peer certificate") {
+            RegistryError::Untrusted { action, reference, registry, cause }
         } else {
-            RegistryError::Network { action, reference, registry, source }
+            RegistryError::Network { action, reference, registry, cause }
         }
     }
 
-    /// Translates an error of the client library.
-    pub(super) fn translate(&self, error: OciDistributionError) -> RegistryError {
-        match error {
-            OciDistributionError::RequestError(error) => match error.status() {
-                Some(status) => self.status(status.as_u16(), ""),
-                // A redirect to an object store carries a signature in its query: keep URLs out.
-                None => self.network(Box::new(error.without_url())),
-            },
-            OciDistributionError::UnauthorizedError { .. } => self.status(401, ""),
-            OciDistributionError::AuthenticationFailure(said) => self.status(401, &said),
-            OciDistributionError::ServerError { code, message, .. } => self.status(code, &message),
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let status = envelope.errors.first().map_or(400, |error| status_of(&error.code));
-                self.status(status, &said_by(&envelope))
-            }
-            OciDistributionError::DigestError(DigestError::VerificationError { expected, actual }) => {
-                self.digest_mismatch(expected, actual)
-            }
-            OciDistributionError::IoError(error) => self.io(error),
-            other => self.protocol(other.to_string()),
+    /// Compares a blob's size with what the registry says of it, if it says anything.
+    pub(super) fn check_size(&self, expected: u64, actual: Option<u64>) -> Result<(), RegistryError> {
+        match actual.filter(|actual| *actual != expected) {
+            None => Ok(()),
+            Some(actual) => Err(self.size_mismatch(expected, actual)),
         }
     }
 
-    /// Translates an error of a body that was being received.
-    pub(super) fn io(&self, error: io::Error) -> RegistryError {
-        if let Some(DigestError::VerificationError { expected, actual }) =
-            error.get_ref().and_then(|inner| inner.downcast_ref())
-        {
-            return self.digest_mismatch(expected, actual);
+    /// The error for a blob that the registry takes in no way, because of its length.
+    pub(super) fn too_large(&self, digest: Digest, size: u64, body: u64, piece_min: u64) -> RegistryError {
+        RegistryError::TooLarge {
+            reference: self.reference.clone(),
+            registry: self.registry.clone(),
+            digest,
+            size,
+            body,
+            piece_min,
         }
-        match error.downcast::<OciDistributionError>() {
-            Ok(error) => self.translate(error),
-            Err(error) => self.network(Box::new(Plain(cause_chain(&error)))),
-        }
+    }
+
+    /// The error for a server that moves nothing for `limit`.
+    pub(super) fn stalled(&self, limit: Duration) -> RegistryError {
+        let Self { action, reference, registry, .. } = self.clone();
+        RegistryError::Stalled { action, reference, registry, seconds: limit.as_secs_f64() }
+    }
+
+    /// The error for one of the HTTP client.
+    pub(super) fn client(&self, error: reqwest::Error) -> RegistryError {
+        // A redirect to an object store carries a signature in its query: keep URLs out.
+        self.network(&error.without_url())
+    }
+
+    /// The same, of a request to a token service.
+    pub(super) fn at_token_service(&self, service: &reqwest::Url) -> Self {
+        let host = service.host_str().unwrap_or_default();
+        let action = format!("{} (asking {host} for a token)", self.action);
+        Self { action: action.into(), ..self.clone() }
     }
 }
 
-/// A cause whose texts were collected, without the URLs that its parts quote.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Plain(String);
-
-/// All causes of an error, outermost first, without URLs (their query may hold a signature).
-fn cause_chain(error: &(dyn Error + 'static)) -> String {
+/// The innermost causes of an error of the HTTP client, whose own layers say nothing (`error sending request`, `client
+/// error (Connect)`); without URLs, whose query may hold a signature.
+fn cause(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let text = without_url(&error.to_string());
-        if !texts.last().is_some_and(|last| last.contains(&text)) {
+        let says_nothing = text.starts_with("client error (") || text == "error sending request";
+        if !says_nothing && !texts.last().is_some_and(|last| last.contains(&text)) {
             texts.push(text);
         }
         next = error.source();
@@ -355,35 +428,6 @@ fn cause_chain(error: &(dyn Error + 'static)) -> String {
 /// Cuts ` for url (…)`, as the HTTP client writes it, from a text.
 fn without_url(text: &str) -> String {
     text.split(" for url (").next().unwrap_or_default().to_owned()
-}
-
-/// Whether a TLS handshake failed because the peer does not speak TLS.
-fn speaks_plain_text(error: &(dyn Error + 'static)) -> bool {
-    // rustls reports the first byte of an HTTP answer as a record of unknown type. The error is wrapped
-    // by io::Error and two HTTP libraries, so its text is the one thing all of them keep.
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if error.to_string().contains("InvalidContentType") {
-            return true;
-        }
-        next = error.source();
-    }
-    false
-}
-
-/// The HTTP status that goes with an error code; the library drops the one that was sent.
-fn status_of(code: &OciErrorCode) -> u16 {
-    match code {
-        OciErrorCode::Unauthorized => 401,
-        OciErrorCode::Denied => 403,
-        OciErrorCode::BlobUnknown
-        | OciErrorCode::BlobUploadUnknown
-        | OciErrorCode::ManifestUnknown
-        | OciErrorCode::NameUnknown
-        | OciErrorCode::NotFound => 404,
-        OciErrorCode::Toomanyrequests => 429,
-        _ => 400,
-    }
 }
 
 /// Codes and messages of all errors of an answer.

@@ -1,17 +1,21 @@
 //! Manifests and indexes as bytes: their digests and media types. Must not know what layers they name.
 
 use oci_client::{
-    Reference, RegistryOperation,
-    errors::OciDistributionError,
+    Reference,
     manifest::{
         IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
         OCI_IMAGE_MEDIA_TYPE,
     },
 };
+use reqwest::{
+    Method,
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION},
+};
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
     error::{Context, RegistryError},
+    exchange::{Ask, Body},
     session::Session,
 };
 use crate::digest::Digest;
@@ -45,16 +49,22 @@ struct Kind {
     layers: Option<IgnoredAny>,
 }
 
-pub(super) async fn pull(session: &Session, reference: &Reference) -> Result<RawManifest, RegistryError> {
-    let context = session.context(reference, format!("pull manifest {}", name(reference)));
-    session.login(reference, RegistryOperation::Pull, &context).await?;
-    // The client has the credential since the login; this argument would only fill an empty place.
-    let auth = oci_client::secrets::RegistryAuth::Anonymous;
-    let (bytes, _) = session
-        .client()
-        .pull_manifest_raw(reference, &auth, &ACCEPTED)
-        .await
-        .map_err(|error| context.translate(error))?;
+/// Fetches the manifest that `name` (a tag or digest) names in the session's repository.
+pub(super) async fn pull(
+    session: &Session,
+    reference: &Reference,
+    name: &str,
+) -> Result<RawManifest, RegistryError> {
+    let context = session.context(reference, format!("pull manifest {name}"));
+    let ask = Ask::new(Method::GET, session.url(&format!("manifests/{name}"), &context).await?)
+        .scopes(session.pull_scopes())
+        .header(ACCEPT, &ACCEPTED.join(", "));
+    let (headers, bytes) = session.host().fetch(&ask, &context).await?;
+    let digest = Digest::of(&bytes);
+    let stated = [stated_digest(&headers), name.parse().ok()];
+    if let Some(expected) = stated.into_iter().flatten().find(|expected| *expected != digest) {
+        return Err(context.digest_mismatch(expected.to_string(), digest.to_string()));
+    }
     let kind: Kind = serde_json::from_slice(&bytes)
         .map_err(|error| context.protocol(format!("the registry sent no manifest: {error}")))?;
     let media_type = match kind {
@@ -63,79 +73,83 @@ pub(super) async fn pull(session: &Session, reference: &Reference) -> Result<Raw
         Kind { layers: Some(_), .. } => OCI_IMAGE_MEDIA_TYPE.to_owned(),
         _ => return Err(context.protocol("the registry sent neither a manifest nor an index")),
     };
-    Ok(RawManifest { digest: Digest::of(&bytes), bytes: bytes.into(), media_type })
+    Ok(RawManifest { bytes, media_type, digest })
 }
 
+/// Stores a manifest under `name` (a tag, or its digest), and reads it back.
 pub(super) async fn push(
     session: &Session,
     reference: &Reference,
+    name: &str,
     media_type: &str,
     bytes: &[u8],
-) -> Result<Digest, RegistryError> {
-    let context = session.context(reference, format!("push manifest {}", name(reference)));
+) -> Result<Stored, RegistryError> {
+    let context = session.context(reference, format!("push manifest {name}"));
     let digest = Digest::of(bytes);
-    if let Some(expected) = reference.digest().filter(|expected| *expected != digest.to_string()) {
-        return Err(context.digest_mismatch(expected, digest.to_string()));
+    let expected = [name.parse::<Digest>().ok(), reference.digest().and_then(|text| text.parse().ok())];
+    if let Some(expected) = expected.into_iter().flatten().find(|expected| *expected != digest) {
+        return Err(context.digest_mismatch(expected.to_string(), digest.to_string()));
     }
-    let content_type = media_type
+    let mut ask = Ask::new(Method::PUT, session.url(&format!("manifests/{name}"), &context).await?)
+        .scopes(session.push_scopes())
+        .body(Body::Bytes(bytes.to_vec().into()));
+    let media_type = media_type
         .parse()
         .map_err(|_| context.protocol(format!("`{}` is no media type", media_type.escape_debug())))?;
-    session.login(reference, RegistryOperation::Push, &context).await?;
-
-    // The client panics if it pushes by digest and the registry answers without a Location, as ECR does.
-    // It does not where the digest stands in the tag's place, and the URL is the same.
-    let tag = reference.tag().map_or_else(|| digest.to_string(), str::to_owned);
-    let target = Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag);
-    match session.client().push_manifest_raw(&target, bytes.to_vec(), content_type).await {
-        Ok(location) => {
-            let last = location.split(['?', '#']).next().and_then(|path| path.rsplit('/').next());
-            if let Some(stored) = last.and_then(|last| last.parse::<Digest>().ok())
-                && stored != digest
-            {
-                return Err(context.digest_mismatch(digest.to_string(), stored.to_string()));
-            }
+    ask.headers.insert(CONTENT_TYPE, media_type);
+    let answer = session.host().send(&ask, &context).await?;
+    let headers = answer.headers();
+    // Some registries (ECR) answer without a Location.
+    let location = headers.get(LOCATION).and_then(|location| location.to_str().ok());
+    let last = location.and_then(|location| location.split(['?', '#']).next()?.rsplit('/').next());
+    let located = last.and_then(|last| last.parse::<Digest>().ok());
+    for stored in [located, stated_digest(headers)].into_iter().flatten() {
+        if stored != digest {
+            return Err(context.digest_mismatch(digest.to_string(), stored.to_string()));
         }
-        // Another success than 201; whether it was one shows below.
-        Err(OciDistributionError::SpecViolationError(_)) => {}
-        Err(error) => return Err(context.translate(error)),
     }
-    confirm(session, reference, digest, &context).await?;
-    Ok(digest)
+    let subject_is_listed = headers.contains_key("oci-subject");
+    for name in [digest.to_string(), name.to_owned()] {
+        confirm(session, reference, &name, digest, &context).await?;
+    }
+    Ok(Stored { digest, subject_is_listed })
 }
 
-/// Asks the registry for what was pushed, by its digest: it must not have stored anything else.
+/// A manifest that was pushed.
+pub(super) struct Stored {
+    pub(super) digest: Digest,
+    /// Whether the registry lists it among its subject's referrers by itself.
+    ///
+    /// Source: OCI distribution specification 1.1, "Pushing Manifests with Subject".
+    pub(super) subject_is_listed: bool,
+}
+
+/// Reads back what was pushed: the registry must not have stored anything else.
 async fn confirm(
     session: &Session,
     reference: &Reference,
+    name: &str,
     digest: Digest,
     context: &Context,
 ) -> Result<(), RegistryError> {
-    let pushed = reference.clone_with_digest(digest.to_string());
-    let asked = match session.login(&pushed, RegistryOperation::Pull, context).await {
-        Ok(()) => {
-            let auth = oci_client::secrets::RegistryAuth::Anonymous;
-            session
-                .client()
-                .fetch_manifest_digest(&pushed, &auth)
-                .await
-                .map_err(|error| context.translate(error))
-        }
-        Err(error) => Err(error),
-    };
-    match asked {
-        Ok(stored) if stored.starts_with("sha256:") && stored != digest.to_string() => {
-            Err(context.digest_mismatch(digest.to_string(), stored))
-        }
+    match pull(session, reference, name).await {
+        Ok(stored) if stored.digest == digest => Ok(()),
+        Ok(stored) => Err(context.digest_mismatch(digest.to_string(), stored.digest.to_string())),
         // An account that may push but not pull cannot ask; the registry took the manifest all the same.
-        Ok(_) | Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => Ok(()),
+        Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => Ok(()),
         Err(RegistryError::NotFound { .. }) => Err(context.protocol(format!(
-            "the registry took the manifest but does not have it as {digest}; it may have rewritten it"
+            "the registry took the manifest but does not have it as {name}; it may have rewritten it"
         ))),
         Err(error) => Err(error),
     }
 }
 
+/// The digest that an answer states, if it is a SHA-256.
+fn stated_digest(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
 /// How a reference names its manifest.
-fn name(reference: &Reference) -> String {
+pub(super) fn name(reference: &Reference) -> String {
     reference.digest().or(reference.tag()).unwrap_or("latest").to_owned()
 }

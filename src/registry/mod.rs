@@ -1,16 +1,20 @@
-//! Talking to OCI registries: authentication, manifests, blobs, ranges, uploads. Must not know what
-//! layers contain.
+//! Talking to OCI registries: logins, manifests, blobs, ranges, uploads. Must not know what layers contain.
 //!
 //! The facade is synchronous; the asynchronous runtime that the HTTP client needs is owned here and seen
-//! nowhere else. Requests that fail are not repeated yet: an error of one blob ends a push, and a second
-//! push skips the blobs that arrived.
+//! nowhere else. `exchange` makes requests, `upload` knows how a blob gets there over a bad link.
 
 mod credentials;
 mod error;
+mod exchange;
+mod failure;
+mod login;
 mod manifest;
+mod memory;
 mod options;
-mod range;
+mod pull;
+mod retry;
 mod session;
+mod transport;
 mod upload;
 
 use std::{
@@ -27,19 +31,20 @@ use futures_util::{
     stream,
 };
 pub use oci_client::Reference;
-use oci_client::RegistryOperation;
 use tokio::{runtime::Runtime, sync::mpsc};
 
 use self::{
     credentials::Places,
+    memory::Memory,
     session::{Session, Sessions},
-    upload::{SinglePut, Upload, Uploader},
+    transport::Transport,
+    upload::{Resuming, Upload, Uploader},
 };
 pub use self::{
     error::RegistryError,
     manifest::RawManifest,
     options::{RegistryOptions, TlsOptions},
-    range::BlobSource,
+    pull::BlobSource,
 };
 use crate::{blob::BlobContent, digest::Digest};
 
@@ -49,6 +54,10 @@ use crate::{blob::BlobContent, digest::Digest};
 pub enum PushEvent {
     /// The registry has the blob already (or an earlier one of this push is the same); nothing is sent.
     AlreadyThere,
+    /// The registry took the blob from another of its repositories; nothing is sent.
+    Mounted,
+    /// An earlier run's upload goes on after this many bytes.
+    Resumed(u64),
     /// So many bytes of the blob, counted from its start, were handed to the network. A later event may
     /// carry a smaller number if the upload had to be begun again.
     Progress(u64),
@@ -69,6 +78,8 @@ struct Inner {
     runtime: Option<Runtime>,
     sessions: Sessions,
     uploader: Box<dyn Uploader>,
+    memory: Option<Arc<Memory>>,
+    mount_from: Vec<String>,
     concurrency: usize,
 }
 
@@ -88,24 +99,27 @@ impl Registry {
     /// # Errors
     /// The named auth file is missing or broken, or the threads could not be started.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
-        let RegistryOptions { plain_http, authfile, concurrency, .. } = options;
-        let places = Places::of_environment(authfile);
+        let places = Places::of_environment(options.authfile.clone());
         places.check()?;
         // An error says that a provider is installed already, by this function or by the program.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let concurrency = concurrency.max(1);
+        let transport = Transport::new(options.tls.clone())?;
+        let concurrency = options.concurrency.max(1);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(concurrency.clamp(2, 16))
             .thread_name("starcar-network")
             .enable_all()
             .build()
             .map_err(|error| RegistryError::Setup { message: error.to_string() })?;
+        let memory = options.memory.as_deref().map(Memory::open).map(Arc::new);
         Ok(Self {
             inner: Arc::new(Inner {
                 runtime: Some(runtime),
-                sessions: Sessions::new(places, plain_http),
-                uploader: Box::new(SinglePut),
+                uploader: Box::new(Resuming { memory: memory.clone() }),
+                memory,
+                mount_from: options.mount_from.clone(),
                 concurrency,
+                sessions: Sessions::new(places, transport, options),
             }),
         })
     }
@@ -114,7 +128,7 @@ impl Registry {
     /// it has one) and the registry's own statement.
     pub fn pull_manifest(&self, reference: &Reference) -> Result<RawManifest, RegistryError> {
         let session = self.session(reference)?;
-        self.run(manifest::pull(&session, reference))
+        self.run(manifest::pull(&session, reference, &manifest::name(reference)))
     }
 
     /// Stores a manifest or index under the reference's tag, or under its digest if the reference has no
@@ -129,7 +143,8 @@ impl Registry {
         bytes: &[u8],
     ) -> Result<Digest, RegistryError> {
         let session = self.session(reference)?;
-        self.run(manifest::push(&session, reference, media_type, bytes))
+        let name = reference.tag().map_or_else(|| Digest::of(bytes).to_string(), str::to_owned);
+        self.run(manifest::push(&session, reference, &name, media_type, bytes)).map(|stored| stored.digest)
     }
 
     /// Streams a blob of `size` bytes to `sink`, which is written to on the calling thread. The digest is
@@ -141,39 +156,7 @@ impl Registry {
         size: u64,
         sink: &mut (dyn Write + Send),
     ) -> Result<(), RegistryError> {
-        let session = self.session(reference)?;
-        self.run(async {
-            let context = session.context(reference, format!("pull blob {digest}"));
-            let sink_error =
-                |source| RegistryError::Sink { reference: reference.whole().into(), digest, source };
-            session.login(reference, RegistryOperation::Pull, &context).await?;
-            let name = digest.to_string();
-            let mut stream = session
-                .client()
-                .pull_blob_stream(reference, name.as_str())
-                .await
-                .map_err(|error| context.translate(error))?;
-            if let Some(announced) = stream.content_length.filter(|announced| *announced != size) {
-                return Err(context.size_mismatch(size, announced));
-            }
-            let mut received = 0;
-            loop {
-                // The stream verifies the digest at its end, so it is read to its end.
-                match stream.try_next().await {
-                    Ok(Some(chunk)) => {
-                        received += chunk.len() as u64;
-                        if received > size {
-                            return Err(context.size_mismatch(size, received));
-                        }
-                        sink.write_all(&chunk).map_err(sink_error)?;
-                    }
-                    Ok(None) if received == size => break,
-                    Ok(None) => return Err(context.size_mismatch(size, received)),
-                    Err(error) => return Err(context.io(error)),
-                }
-            }
-            sink.flush().map_err(sink_error)
-        })
+        self.blob_source(reference, digest, size).copy_to(sink)
     }
 
     /// A blob of `size` bytes to read ranges of. No request is made yet.
@@ -184,7 +167,8 @@ impl Registry {
     /// Whether the reference's repository has a blob.
     pub fn blob_exists(&self, reference: &Reference, digest: Digest) -> Result<bool, RegistryError> {
         let session = self.session(reference)?;
-        self.run(exists(&session, reference, digest))
+        let context = session.context(reference, format!("look for blob {digest}"));
+        self.run(session.blob_size(digest, &context)).map(|found| found.is_some())
     }
 
     /// Pushes blobs that the reference's repository does not have, several at a time. Returns when all are
@@ -229,44 +213,66 @@ impl Registry {
         on_event: impl Fn(PushEvent),
     ) -> Result<(), RegistryError> {
         let digest = blob.digest();
-        match exists(session, reference, digest).await {
-            Ok(true) => {
+        let context = session.context(reference, format!("look for blob {digest}"));
+        match session.blob_size(digest, &context).await {
+            Ok(Some(found)) => {
+                context.check_size(blob.size(), found)?;
                 on_event(PushEvent::AlreadyThere);
+                self.remember(session, digest);
                 return Ok(());
             }
             // An account that may push but not pull cannot ask. If it may not push either, opening the
             // upload says so before any byte is sent.
-            Ok(false) | Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => {}
+            Ok(None) | Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => {}
             Err(error) => return Err(error),
         }
         let context = session.context(reference, format!("push blob {digest}"));
-        session.login(reference, RegistryOperation::Push, &context).await?;
-        let (progress, mut reports) = mpsc::unbounded_channel();
-        let upload = Upload {
-            client: session.client(),
-            reference,
-            context: &context,
-            content: Arc::clone(blob),
-            progress,
-        };
+        let (events, mut reports) = mpsc::unbounded_channel();
+        let content = Arc::clone(blob);
+        let mount_from = self.mount_candidates(session, digest);
+        let upload = Upload { session, context: &context, content, mount_from, events };
         let mut upload = self.inner.uploader.upload(upload);
         // Reports come from the network's threads; the caller's function runs here, on the caller's.
         let result = loop {
             match select(upload, Box::pin(reports.recv())).await {
                 Either::Left((result, _)) => break result,
-                Either::Right((Some(sent), rest)) => {
+                Either::Right((Some(event), rest)) => {
                     upload = rest;
-                    on_event(PushEvent::Progress(sent));
+                    on_event(event);
                 }
                 Either::Right((None, rest)) => break rest.await,
             }
         };
-        while let Ok(sent) = reports.try_recv() {
-            on_event(PushEvent::Progress(sent));
+        while let Ok(event) = reports.try_recv() {
+            on_event(event);
         }
         result?;
+        self.remember(session, digest);
         on_event(PushEvent::Done);
         Ok(())
+    }
+
+    /// Repositories that may have a blob: those that the user names, then those that it was pushed to before.
+    fn mount_candidates(&self, session: &Session, digest: Digest) -> Vec<String> {
+        /// More would cost more requests than they can save.
+        const CANDIDATES_MAX: usize = 3;
+
+        let known =
+            self.inner.memory.iter().flat_map(|memory| memory.repositories(session.registry(), digest));
+        let mut candidates: Vec<String> = Vec::new();
+        for repository in self.inner.mount_from.iter().cloned().chain(known) {
+            if repository != session.repository() && !candidates.contains(&repository) {
+                candidates.push(repository);
+            }
+        }
+        candidates.truncate(CANDIDATES_MAX.max(self.inner.mount_from.len()));
+        candidates
+    }
+
+    fn remember(&self, session: &Session, digest: Digest) {
+        if let Some(memory) = &self.inner.memory {
+            memory.has(session.registry(), session.repository(), digest);
+        }
     }
 
     fn session(&self, reference: &Reference) -> Result<Arc<Session>, RegistryError> {
@@ -285,16 +291,6 @@ impl Registry {
         catch_unwind(AssertUnwindSafe(|| runtime.block_on(conversation)))
             .unwrap_or_else(|panic| Err(RegistryError::Internal { message: panic_message(panic.as_ref()) }))
     }
-}
-
-async fn exists(session: &Session, reference: &Reference, digest: Digest) -> Result<bool, RegistryError> {
-    let context = session.context(reference, format!("look for blob {digest}"));
-    session.login(reference, RegistryOperation::Pull, &context).await?;
-    session
-        .client()
-        .blob_exists(reference, &digest.to_string())
-        .await
-        .map_err(|error| context.translate(error))
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> String {

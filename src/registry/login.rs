@@ -1,0 +1,325 @@
+//! Proving who asks: a registry's challenges, the token service, tokens and when they end. Must not know what
+//! is asked for; never prints a secret.
+//!
+//! Sources: RFC 7235 and 7617; distribution's "Token Authentication Specification" and "`OAuth2` Token
+//! Authentication".
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use reqwest::{
+    Method, StatusCode, Url,
+    header::{CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE},
+};
+use serde::Deserialize;
+
+use super::{
+    credentials::{Credential, Found},
+    error::Context,
+    exchange::{Ask, Body, Host},
+    failure::Failure,
+    transport::is_loopback,
+};
+
+/// The user name that goes with an identity token without one; Azure's registries, which hand out nearly
+/// all such tokens, expect it.
+const TOKEN_USER: &str = "00000000-0000-0000-0000-000000000000";
+/// Life of a token whose service does not say, in seconds (distribution's specification).
+const LIFE_DEFAULT: u64 = 60;
+/// A token is renewed when less than this is left of its life, or a fifth of it if that is less: a request must
+/// arrive while it is good.
+const RENEW_BEFORE: Duration = Duration::from_secs(30);
+
+/// What one credential needs to log in to one registry.
+pub(super) struct Login {
+    found: Found,
+    state: Mutex<State>,
+    /// Tokens by what they allow. Held while one is fetched, so that requests side by side share it.
+    tokens: tokio::sync::Mutex<HashMap<Vec<String>, Token>>,
+}
+
+#[derive(Default)]
+struct State {
+    challenge: Option<Challenge>,
+    /// What the registry wants to be asked for, by what we would ask for.
+    scopes: HashMap<Vec<String>, Vec<String>>,
+}
+
+/// How a registry wants to be logged in to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Challenge {
+    Basic,
+    Bearer { realm: String, service: Option<String> },
+}
+
+struct Token {
+    header: HeaderValue,
+    renew: Instant,
+}
+
+#[derive(Deserialize)]
+struct TokenAnswer {
+    token: Option<String>,
+    access_token: Option<String>,
+    expires_in: Option<u64>,
+}
+
+impl Login {
+    pub(super) fn new(found: Found) -> Self {
+        Self { found, state: Mutex::default(), tokens: tokio::sync::Mutex::default() }
+    }
+
+    /// Where the credentials come from, for messages.
+    pub(super) fn origin(&self) -> &str {
+        &self.found.origin
+    }
+
+    /// Learns from an answer how to log in for `scopes`. Returns whether that is news.
+    pub(super) fn learn(&self, headers: &HeaderMap, scopes: &[String]) -> bool {
+        let Some((challenge, scope)) = parse(headers) else { return false };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut news = state.challenge.as_ref() != Some(&challenge);
+        if let Some(scope) = scope.filter(|_| !scopes.is_empty()) {
+            let wanted: Vec<String> = scope.split_whitespace().map(str::to_owned).collect();
+            let known = state.scopes.get(scopes).map_or(scopes, Vec::as_slice);
+            if !wanted.is_empty() && known != wanted {
+                state.scopes.insert(scopes.to_owned(), wanted);
+                news = true;
+            }
+        }
+        state.challenge = Some(challenge);
+        news
+    }
+
+    /// The header that proves who asks for `scopes`; `None` where nobody has to or nothing is there to do it with.
+    pub(super) async fn header(
+        &self,
+        host: &Host,
+        scopes: &[String],
+        context: &Context,
+    ) -> Result<Option<HeaderValue>, Failure> {
+        let (challenge, wanted) = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (state.challenge.clone(), state.scopes.get(scopes).cloned().unwrap_or_else(|| scopes.to_owned()))
+        };
+        match challenge {
+            None => Ok(None),
+            Some(Challenge::Basic) => Ok(self.basic()),
+            Some(Challenge::Bearer { realm, service }) => {
+                let mut tokens = self.tokens.lock().await;
+                if let Some(token) = tokens.get(&wanted).filter(|token| token.renew > Instant::now()) {
+                    return Ok(Some(token.header.clone()));
+                }
+                let token = self.fetch(host, &realm, service.as_deref(), &wanted, context).await?;
+                let header = token.header.clone();
+                tokens.insert(wanted, token);
+                Ok(Some(header))
+            }
+        }
+    }
+
+    /// Forgets a token that the registry refused; one that was fetched since stays. Returns whether it was there.
+    pub(super) async fn forget(&self, refused: &HeaderValue) -> bool {
+        let mut tokens = self.tokens.lock().await;
+        let before = tokens.len();
+        tokens.retain(|_, token| token.header != refused);
+        tokens.len() < before
+    }
+
+    fn basic(&self) -> Option<HeaderValue> {
+        let (user, secret) = match &self.found.credential {
+            Credential::Anonymous => return None,
+            Credential::Password(user, password) => (user.as_str(), password),
+            Credential::IdentityToken(user, token) => (user.as_deref().unwrap_or(TOKEN_USER), token),
+        };
+        secret_header(&format!("Basic {}", STANDARD.encode(format!("{user}:{secret}"))))
+    }
+
+    async fn fetch(
+        &self,
+        host: &Host,
+        realm: &str,
+        service: Option<&str>,
+        scopes: &[String],
+        context: &Context,
+    ) -> Result<Token, Failure> {
+        let protocol = |message: String| Failure::fatal(context.protocol(message));
+        let realm: Url = realm
+            .parse()
+            .map_err(|_| protocol("the registry names a token service that is no URL".to_owned()))?;
+        let has_secret = self.found.credential != Credential::Anonymous;
+        if has_secret && host.is_https() && realm.scheme() != "https" {
+            let name = realm.host_str().unwrap_or_default();
+            if !is_loopback(name) {
+                return Err(protocol(format!(
+                    "its token service {name} is reached by plain HTTP, which would show the credentials to anybody"
+                )));
+            }
+        }
+        let begun = Instant::now();
+        let answer = match &self.found.credential {
+            Credential::IdentityToken(_, token) => {
+                match self.post(host, &realm, service, scopes, token, context).await {
+                    // Services without OAuth2 take the token as a password.
+                    Err(failure) if matches!(failure.status(), Some(400..=405 | 501)) => {
+                        self.get(host, realm, service, scopes, context).await?
+                    }
+                    answer => answer?,
+                }
+            }
+            _ => self.get(host, realm, service, scopes, context).await?,
+        };
+        // The body may hold a token; its parser's message could quote it.
+        let answer: TokenAnswer = serde_json::from_slice(&answer)
+            .map_err(|_| protocol("the token service's answer is no JSON with a token".to_owned()))?;
+        let token = answer.token.or(answer.access_token).filter(|token| !token.is_empty());
+        let token = token.ok_or_else(|| protocol("the token service sent no token".to_owned()))?;
+        let header = secret_header(&format!("Bearer {token}"))
+            .ok_or_else(|| protocol("the token service's token holds forbidden characters".to_owned()))?;
+        let life = Duration::from_secs(answer.expires_in.unwrap_or(LIFE_DEFAULT).clamp(1, 86_400));
+        Ok(Token { header, renew: begun + life - RENEW_BEFORE.min(life / 5) })
+    }
+
+    async fn get(
+        &self,
+        host: &Host,
+        mut realm: Url,
+        service: Option<&str>,
+        scopes: &[String],
+        context: &Context,
+    ) -> Result<Vec<u8>, Failure> {
+        {
+            let mut query = realm.query_pairs_mut();
+            query.extend_pairs(service.map(|service| ("service", service)));
+            query.extend_pairs(scopes.iter().map(|scope| ("scope", scope)));
+            if let Credential::Password(user, _) = &self.found.credential {
+                query.append_pair("account", user);
+            }
+        }
+        let mut ask = Ask::new(Method::GET, realm);
+        if let Some(header) = self.basic() {
+            ask.headers.insert(reqwest::header::AUTHORIZATION, header);
+        }
+        self.ask(host, ask, context).await
+    }
+
+    async fn post(
+        &self,
+        host: &Host,
+        realm: &Url,
+        service: Option<&str>,
+        scopes: &[String],
+        token: &str,
+        context: &Context,
+    ) -> Result<Vec<u8>, Failure> {
+        let scope = scopes.join(" ");
+        let form = reqwest::Url::parse_with_params(
+            "http://form/",
+            [
+                ("grant_type", "refresh_token"),
+                ("client_id", "starcar"),
+                ("service", service.unwrap_or_default()),
+                ("scope", &scope),
+                ("refresh_token", token),
+            ],
+        );
+        let form = form.map_err(|error| Failure::fatal(context.protocol(error.to_string())))?;
+        let mut ask = Ask::new(Method::POST, realm.clone());
+        ask.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        ask.body = Body::Bytes(form.query().unwrap_or_default().to_owned().into());
+        self.ask(host, ask, context).await
+    }
+
+    async fn ask(&self, host: &Host, ask: Ask, context: &Context) -> Result<Vec<u8>, Failure> {
+        let context = context.at_token_service(&ask.url);
+        match host.bare(&ask, &context).await {
+            Ok(answer) => answer.bytes(&context).await,
+            Err(mut failure) => {
+                // A token service that says no says it of the credentials, whatever it calls it.
+                if let Some(answer) = failure
+                    .answer
+                    .as_mut()
+                    .filter(|answer| matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST))
+                {
+                    failure.error = context.status(401, &answer.said);
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// A header value that is kept out of debug output; `None` if it holds characters that headers may not have.
+fn secret_header(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The challenge that we can meet, and the scope that it names. Bearer is preferred.
+fn parse(headers: &HeaderMap) -> Option<(Challenge, Option<String>)> {
+    let mut basic = None;
+    for value in headers.get_all(WWW_AUTHENTICATE) {
+        let Ok(challenges) = value.to_str().map(http_auth::parse_challenges) else { continue };
+        for challenge in challenges.unwrap_or_default() {
+            let parameter = |name: &str| {
+                let found = challenge.params.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+                found.map(|(_, value)| value.to_unescaped()).filter(|value| !value.is_empty())
+            };
+            if challenge.scheme.eq_ignore_ascii_case("bearer")
+                && let Some(realm) = parameter("realm")
+            {
+                let challenge = Challenge::Bearer { realm, service: parameter("service") };
+                return Some((challenge, parameter("scope")));
+            }
+            if challenge.scheme.eq_ignore_ascii_case("basic") {
+                basic = Some((Challenge::Basic, None));
+            }
+        }
+    }
+    basic
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: &[&str]) -> Option<(Challenge, Option<String>)> {
+        parse(&values.iter().map(|value| (WWW_AUTHENTICATE, value.parse().unwrap())).collect())
+    }
+
+    #[test]
+    fn challenges() {
+        let bearer = |service: Option<&str>| Challenge::Bearer {
+            realm: "https://auth.example.com/token".into(),
+            service: service.map(str::to_owned),
+        };
+        let full = "Bearer realm=\"https://auth.example.com/token\",service=\"r, 1\",scope=\"repository:a/b:pull,push\"";
+        assert_eq!(of(&[full]), Some((bearer(Some("r, 1")), Some("repository:a/b:pull,push".into()))));
+        assert_eq!(of(&["bearer realm=https://auth.example.com/token"]), None, "a URL needs quotes");
+        assert_eq!(of(&["BEARER realm=\"https://auth.example.com/token\""]), Some((bearer(None), None)));
+        assert_eq!(
+            of(&["Basic realm=\"x\", Bearer realm=\"https://auth.example.com/token\""]).unwrap().0,
+            bearer(None)
+        );
+        assert_eq!(of(&["Basic realm=\"x\""]), Some((Challenge::Basic, None)));
+        assert_eq!(of(&["Negotiate"]), None);
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn a_scope_that_the_registry_names_is_news_once() {
+        let login = Login::new(Found { credential: Credential::Anonymous, origin: String::new() });
+        let headers: HeaderMap =
+            [(WWW_AUTHENTICATE, "Bearer realm=\"http://t/\",scope=\"repository:x:pull\"".parse().unwrap())]
+                .into_iter()
+                .collect();
+        let ours = ["repository:a:pull".to_owned()];
+        assert!(login.learn(&headers, &ours));
+        assert!(!login.learn(&headers, &ours));
+    }
+}

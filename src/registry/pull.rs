@@ -1,0 +1,283 @@
+//! Blobs from a registry, whole or in ranges; a read that breaks off goes on where it broke. Must not know what the
+//! bytes mean.
+
+use std::{
+    io::{self, Read, Write},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use oci_client::Reference;
+use reqwest::{Method, StatusCode, header::RANGE};
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Registry,
+    error::{Context, RegistryError},
+    exchange::{Answer, Ask, io_error},
+    failure::Failure,
+    retry::Tries,
+    session::Session,
+};
+use crate::{
+    blob::{BlobContent, RangeSource},
+    digest::Digest,
+};
+
+/// How far into a blob a range may begin, in bytes, to be cut out of a whole-blob answer. Registries that ignore Range
+/// requests stay usable for small blobs, and no read costs more than this.
+const SKIP_MAX: u64 = 16 << 20;
+
+/// One blob of a registry, read by HTTP Range requests. Cheap to clone.
+#[derive(Clone)]
+pub struct BlobSource {
+    pub(super) registry: Registry,
+    pub(super) reference: Reference,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+}
+
+/// The bytes of a blob from some place to another, in pieces, across broken connections.
+struct Stream {
+    session: Arc<Session>,
+    context: Context,
+    reference: Reference,
+    digest: Digest,
+    size: u64,
+    /// Next byte of the blob that is wanted.
+    position: u64,
+    end: u64,
+    /// Whether a range is asked for though it is the whole blob: what reads ranges is not to depend on chance.
+    ranged: bool,
+    /// Bytes that the answer in progress sends before the wanted ones.
+    skip: u64,
+    answer: Option<Answer>,
+    tries: Tries,
+}
+
+impl Stream {
+    fn new(source: &BlobSource, session: Arc<Session>, context: Context, start: u64, end: u64) -> Self {
+        let tries = session.host().tries();
+        Self {
+            session,
+            context,
+            reference: source.reference.clone(),
+            digest: source.digest,
+            size: source.size,
+            position: start,
+            end,
+            ranged: false,
+            skip: 0,
+            answer: None,
+            tries,
+        }
+    }
+
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        while self.position < self.end {
+            match self.piece().await {
+                Ok(piece) => {
+                    self.position += piece.len() as u64;
+                    if !piece.is_empty() {
+                        self.tries.moved();
+                        return Ok(Some(piece));
+                    }
+                }
+                Err(failure) => {
+                    self.answer = None;
+                    self.tries.wait(failure).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn piece(&mut self) -> Result<Bytes, Failure> {
+        if self.answer.is_none() {
+            self.answer = Some(self.open().await?);
+        }
+        let Some(answer) = &mut self.answer else { return Ok(Bytes::new()) };
+        let Some(mut piece) = answer.piece(&self.context).await? else {
+            return Err(Failure::passing(self.context.size_mismatch(self.size, self.position)));
+        };
+        let skipped = self.skip.min(piece.len() as u64);
+        self.skip -= skipped;
+        let _ = piece.split_to(usize::try_from(skipped).unwrap_or(piece.len()));
+        let left = self.end - self.position;
+        if piece.len() as u64 > left {
+            // More than was asked for means another blob, unless the server sends all of it whatever is asked.
+            if self.end == self.size {
+                let actual = self.position + piece.len() as u64;
+                return Err(Failure::fatal(self.context.size_mismatch(self.size, actual)));
+            }
+            piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        }
+        Ok(piece)
+    }
+
+    async fn open(&mut self) -> Result<Answer, Failure> {
+        let path = format!("blobs/{}", self.digest);
+        let url = self.session.url(&path, &self.context).await.map_err(Failure::fatal)?;
+        let mut ask = Ask::new(Method::GET, url).scopes(self.session.pull_scopes());
+        let is_whole = self.position == 0 && self.end == self.size;
+        if self.ranged || !is_whole {
+            ask = ask.header(RANGE, &format!("bytes={}-{}", self.position, self.end - 1));
+        }
+        let answer = self.session.host().once(&ask, &self.context).await?;
+        let announced = answer.length();
+        if answer.status() == StatusCode::PARTIAL_CONTENT {
+            self.skip = 0;
+            let wanted = self.end - self.position;
+            // Checked before any byte is read: this is another range than the one asked for.
+            if let Some(announced) = announced.filter(|announced| *announced != wanted) {
+                return Err(Failure::fatal(self.context.size_mismatch(wanted, announced)));
+            }
+            let start = answer.header("content-range").and_then(start_of_range);
+            if let Some(start) = start.filter(|start| *start != self.position) {
+                let message =
+                    format!("it sent the bytes from {start} when asked for those from {}", self.position);
+                return Err(Failure::fatal(self.context.protocol(message)));
+            }
+            return Ok(answer);
+        }
+        if let Some(announced) = announced.filter(|announced| *announced != self.size) {
+            return Err(Failure::fatal(self.context.size_mismatch(self.size, announced)));
+        }
+        if self.end > SKIP_MAX && self.position > 0 {
+            return Err(Failure::fatal(RegistryError::RangeIgnored {
+                reference: self.reference.whole().into(),
+                digest: self.digest,
+                offset: self.position,
+                length: usize::try_from(self.end - self.position).unwrap_or(usize::MAX),
+            }));
+        }
+        self.skip = self.position;
+        Ok(answer)
+    }
+}
+
+/// The first byte that a `Content-Range` speaks of.
+fn start_of_range(text: &str) -> Option<u64> {
+    text.trim().strip_prefix("bytes")?.trim_start().split('-').next()?.parse().ok()
+}
+
+impl BlobSource {
+    /// Digest of the blob. Ranges are not verified against it; their readers have to check what they read
+    /// (eStargz has a digest for each chunk).
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Streams the blob to `sink`, which is written to on the calling thread.
+    pub(super) fn copy_to(&self, sink: &mut (dyn Write + Send)) -> Result<(), RegistryError> {
+        let session = self.registry.session(&self.reference)?;
+        let context = session.context(&self.reference, format!("pull blob {}", self.digest));
+        let sink_error = |source| RegistryError::Sink {
+            reference: self.reference.whole().into(),
+            digest: self.digest,
+            source,
+        };
+        self.registry.run(async {
+            let mut stream = Stream::new(self, session, context.clone(), 0, self.size);
+            let mut hash = Sha256::new();
+            while let Some(piece) = stream.next().await? {
+                hash.update(&piece);
+                sink.write_all(&piece).map_err(sink_error)?;
+            }
+            let actual = Digest::finish(hash);
+            if actual != self.digest {
+                return Err(context.digest_mismatch(self.digest.to_string(), actual.to_string()));
+            }
+            sink.flush().map_err(sink_error)
+        })
+    }
+
+    async fn fetch(&self, offset: u64, length: usize) -> Result<Vec<u8>, RegistryError> {
+        let session = self.registry.session(&self.reference)?;
+        let end = offset.saturating_add(length as u64);
+        let action = format!("read bytes {offset}-{} of blob {}", end - 1, self.digest);
+        let context = session.context(&self.reference, action);
+        let mut stream = Stream::new(self, session, context, offset, end);
+        stream.ranged = true;
+        let mut bytes = Vec::with_capacity(length);
+        while let Some(piece) = stream.next().await? {
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+}
+
+impl RangeSource for BlobSource {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Errors wrap a [`RegistryError`].
+    fn read_range(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        if offset.checked_add(length as u64).is_none_or(|end| end > self.size) {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!(
+                    "{length} bytes from {offset} reach beyond the {} bytes of blob {}",
+                    self.size, self.digest
+                ),
+            ));
+        }
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        self.registry.run(self.fetch(offset, length)).map_err(io_error)
+    }
+}
+
+/// A blob of one registry as the content of an upload to another: nothing of it touches a disk.
+impl BlobContent for BlobSource {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    fn reader(self: Arc<Self>, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let session = self.registry.session(&self.reference).map_err(io_error)?;
+        let context = session.context(&self.reference, format!("pull blob {}", self.digest));
+        let stream = Stream::new(&self, session, context, offset, self.size);
+        Ok(Box::new(Reader { source: self, stream, piece: Bytes::new() }))
+    }
+}
+
+/// Reads a blob of a registry from some offset to its end.
+struct Reader {
+    source: Arc<BlobSource>,
+    stream: Stream,
+    piece: Bytes,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && !buffer.is_empty() {
+            let stream = &mut self.stream;
+            self.piece = self.source.registry.run(stream.next()).map_err(io_error)?.unwrap_or_default();
+        }
+        let count = self.piece.len().min(buffer.len());
+        let (filled, _) = buffer.split_at_mut(count);
+        filled.copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_of_ranges() {
+        assert_eq!(start_of_range("bytes 5-9/10"), Some(5));
+        assert_eq!(start_of_range(" bytes 0-9/*"), Some(0));
+        assert_eq!(start_of_range("bytes */10"), None);
+        assert_eq!(start_of_range("items 1-2"), None);
+    }
+}

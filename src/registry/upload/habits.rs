@@ -1,0 +1,152 @@
+//! How a registry takes blobs, as far as is known: learnt from its answers, for as long as the process lives. Must not
+//! perform requests.
+
+/// Length in bytes of the pieces that are tried first on a registry that refuses whole blobs: below the body limits
+/// that proxies are usually given.
+const PIECE_DEFAULT: u64 = 64 << 20;
+/// Shortest pieces in bytes that are tried: nginx refuses bodies over 1 MiB where nobody told it otherwise.
+const PIECE_MIN: u64 = 512 << 10;
+/// Uploads that a registry may lose before smaller requests are tried.
+const LOST_MAX: u32 = 2;
+
+/// How a blob is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::registry) enum Strategy {
+    /// In one request.
+    Whole,
+    /// In pieces of at most so many bytes.
+    Pieces(u64),
+}
+
+/// What is known of a registry.
+#[derive(Debug)]
+pub(in crate::registry) struct Habits {
+    strategy: Strategy,
+    /// Whether it is settled that pieces do not work.
+    no_pieces: bool,
+    /// Pieces but the last must not be shorter, in bytes (`OCI-Chunk-Min-Length`).
+    piece_min: u64,
+    lost: u32,
+}
+
+impl Habits {
+    /// Nothing is known; `piece` is what the user wants.
+    pub(in crate::registry) fn new(piece: Option<u64>) -> Self {
+        let strategy = piece.map_or(Strategy::Whole, |piece| Strategy::Pieces(piece.max(1)));
+        Self { strategy, no_pieces: false, piece_min: 0, lost: 0 }
+    }
+
+    /// How the next request sends.
+    pub(in crate::registry) fn strategy(&self) -> Strategy {
+        match self.strategy {
+            Strategy::Whole => Strategy::Whole,
+            Strategy::Pieces(length) => Strategy::Pieces(length.max(self.piece_min)),
+        }
+    }
+
+    /// The registry says how short pieces may be.
+    pub(in crate::registry) fn learn_min(&mut self, bytes: u64) {
+        self.piece_min = self.piece_min.max(bytes);
+    }
+
+    /// The shortest pieces that the registry takes, in bytes; 0 when it did not say.
+    pub(in crate::registry) fn piece_min(&self) -> u64 {
+        self.piece_min
+    }
+
+    /// A request with a body of `length` bytes was refused for its length. Returns whether there is another way.
+    pub(in crate::registry) fn too_long(&mut self, length: u64) -> bool {
+        let smaller = match self.strategy {
+            Strategy::Whole if self.no_pieces => return false,
+            Strategy::Whole => PIECE_DEFAULT.min(length / 2),
+            Strategy::Pieces(now) => now.min(length) / 2,
+        };
+        if smaller < PIECE_MIN.max(self.piece_min) {
+            return false;
+        }
+        self.strategy = Strategy::Pieces(smaller);
+        true
+    }
+
+    /// The registry does not take whole blobs. Returns whether there is another way.
+    pub(in crate::registry) fn no_whole(&mut self) -> bool {
+        if self.strategy != Strategy::Whole || self.no_pieces {
+            return false;
+        }
+        self.strategy = Strategy::Pieces(PIECE_DEFAULT);
+        true
+    }
+
+    /// The registry does not take pieces. Returns whether there is another way.
+    pub(in crate::registry) fn no_pieces(&mut self) -> bool {
+        if self.strategy == Strategy::Whole {
+            return false;
+        }
+        self.no_pieces = true;
+        self.strategy = Strategy::Whole;
+        true
+    }
+
+    /// The registry lost an upload that had begun. Something before it may end long requests.
+    pub(in crate::registry) fn lost(&mut self) {
+        self.lost += 1;
+        if self.lost >= LOST_MAX {
+            self.no_whole();
+        }
+    }
+
+    /// A request was refused as one that the registry does not know or understand. Returns whether there is another
+    /// way, which for whole blobs there is only before any byte was kept (`at_start`).
+    pub(in crate::registry) fn other_way(&mut self, at_start: bool) -> bool {
+        match self.strategy {
+            Strategy::Whole => at_start && self.no_whole(),
+            Strategy::Pieces(_) => self.no_pieces(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_lengths_are_halved_to_an_end() {
+        let mut habits = Habits::new(None);
+        assert_eq!(habits.strategy(), Strategy::Whole);
+        assert!(habits.too_long(10 << 30));
+        assert_eq!(habits.strategy(), Strategy::Pieces(64 << 20));
+        for length in [32, 16, 8, 4, 2, 1] {
+            assert!(habits.too_long(length << 21));
+            assert_eq!(habits.strategy(), Strategy::Pieces(length << 20));
+        }
+        assert!(habits.too_long(1 << 20));
+        assert!(!habits.too_long(512 << 10));
+    }
+
+    #[test]
+    fn the_registrys_minimum_is_kept() {
+        let mut habits = Habits::new(Some(1 << 20));
+        habits.learn_min(5 << 20);
+        assert_eq!(habits.strategy(), Strategy::Pieces(5 << 20));
+        assert!(!habits.too_long(5 << 20));
+    }
+
+    #[test]
+    fn each_way_is_left_once() {
+        let mut habits = Habits::new(None);
+        assert!(!habits.no_pieces());
+        assert!(habits.no_whole());
+        assert!(habits.no_pieces());
+        assert_eq!(habits.strategy(), Strategy::Whole);
+        assert!(!habits.no_whole() && !habits.too_long(1 << 30));
+    }
+
+    #[test]
+    fn lost_uploads_lead_to_pieces() {
+        let mut habits = Habits::new(None);
+        habits.lost();
+        assert_eq!(habits.strategy(), Strategy::Whole);
+        habits.lost();
+        assert_eq!(habits.strategy(), Strategy::Pieces(PIECE_DEFAULT));
+    }
+}

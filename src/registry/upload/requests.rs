@@ -1,0 +1,162 @@
+//! The requests that an upload is made of. Must not decide what follows from their failures.
+
+use reqwest::{
+    Method, Url,
+    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
+};
+
+use super::{Place, Upload, flow::Part};
+use crate::{
+    digest::Digest,
+    registry::{
+        error::{Context, RegistryError},
+        exchange::{Answer, Ask, Body},
+        failure::Failure,
+        session::Session,
+    },
+};
+
+/// How an upload begins.
+pub(super) enum Begun {
+    /// The registry took the blob from another repository.
+    Mounted,
+    /// The upload's URL.
+    At(Url),
+}
+
+/// Mounts the blob if a repository that may have it does, else opens an upload.
+pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, RegistryError> {
+    let session = upload.session;
+    let url = session.url("blobs/uploads/", upload.context).await?;
+    // A registry that does not mount opens an upload instead; it serves as well as any.
+    let mut opened = None;
+    for from in &upload.mount_from {
+        let mut mount = url.clone();
+        mount.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
+        let mut scopes = session.push_scopes();
+        scopes.push(format!("repository:{from}:pull"));
+        let ask = Ask::new(Method::POST, mount).scopes(scopes).header(CONTENT_LENGTH, "0");
+        match session.host().once(&ask, upload.context).await {
+            Ok(answer) if answer.status().as_u16() == 201 => {
+                if let Some(left) = opened {
+                    cancel(session, &left, upload.context).await;
+                }
+                return Ok(Begun::Mounted);
+            }
+            Ok(answer) => {
+                let next = session.host().location(&ask.url, answer.headers());
+                if let Some(left) = next.and_then(|next| opened.replace(next)) {
+                    cancel(session, &left, upload.context).await;
+                }
+            }
+            // A repository that is not there, or not ours to read, is none that has the blob.
+            Err(failure) => tracing::info!("no mount from {from}: {}", failure.error.in_one_line()),
+        }
+    }
+    if let Some(url) = opened {
+        return Ok(Begun::At(url));
+    }
+    let ask = Ask::new(Method::POST, url).scopes(session.push_scopes()).header(CONTENT_LENGTH, "0");
+    let answer = session.host().send(&ask, upload.context).await?;
+    if let Some(bytes) = answer.header("oci-chunk-min-length").and_then(|bytes| bytes.parse().ok()) {
+        super::habits_of(session, |habits| habits.learn_min(bytes));
+    }
+    session.host().location(&ask.url, answer.headers()).map(Begun::At).ok_or_else(|| {
+        upload.context.protocol("the registry opened an upload and did not say where (no Location header)")
+    })
+}
+
+/// Sends a part. `end` is the blob's digest where the part is its last.
+pub(super) async fn send_part(
+    upload: &Upload<'_>,
+    url: &Url,
+    part: Part,
+    end: Option<Digest>,
+) -> Result<Answer, Failure> {
+    let mut url = url.clone();
+    if let Some(digest) = end {
+        url.query_pairs_mut().append_pair("digest", &digest.to_string());
+    }
+    let method = if end.is_some() { Method::PUT } else { Method::PATCH };
+    let (offset, length) = (part.offset, part.length);
+    let mut ask = Ask::new(method, url)
+        .scopes(upload.session.push_scopes())
+        .header(CONTENT_LENGTH, &length.to_string())
+        .header(CONTENT_TYPE, "application/octet-stream");
+    let is_whole = end.is_some() && offset == 0;
+    if length > 0 && !is_whole {
+        ask = ask.header(CONTENT_RANGE, &format!("{offset}-{}", offset + length - 1));
+    }
+    if length > 0 {
+        ask.body = Body::Flow(Box::new(move || part.flow()));
+    }
+    upload.session.host().once(&ask, upload.context).await
+}
+
+/// Asks how far an upload got, and brings `place` there. Returns whether the registry still knows it.
+pub(super) async fn how_far(upload: &Upload<'_>, place: &mut Place) -> Result<bool, RegistryError> {
+    let ask = Ask::new(Method::GET, place.url.clone()).scopes(upload.session.push_scopes());
+    let host = upload.session.host();
+    let mut tries = host.tries();
+    let answer = loop {
+        match host.once(&ask, upload.context).await {
+            Ok(answer) => break answer,
+            Err(failure) if matches!(failure.status(), Some(400 | 404 | 405 | 409 | 410 | 416 | 501)) => {
+                return Ok(false);
+            }
+            Err(failure) => tries.wait(failure).await?,
+        }
+    };
+    if let Some(url) = host.location(&place.url, answer.headers()) {
+        place.url = url;
+    }
+    match answer.header("range").and_then(end_of_range) {
+        Some(bytes) => {
+            place.offset = bytes;
+            Ok(bytes <= upload.content.size())
+        }
+        None => Ok(false),
+    }
+}
+
+/// Ends an upload. Failing to costs the registry some space until it cleans up by itself.
+pub(in crate::registry) async fn cancel(session: &Session, url: &Url, context: &Context) {
+    let ask = Ask::new(Method::DELETE, url.clone()).scopes(session.push_scopes());
+    if let Err(failure) = session.host().once(&ask, context).await {
+        tracing::info!("an upload could not be ended: {}", failure.error.in_one_line());
+    }
+}
+
+/// How many bytes a `Range` header of an upload stands for. `0-0` is what registries say of an empty upload, which the
+/// header has no other words for.
+pub(super) fn end_of_range(text: &str) -> Option<u64> {
+    let (start, end) = text.strip_prefix("bytes=").unwrap_or(text).split_once('-')?;
+    let (start, end): (u64, u64) = (start.trim().parse().ok()?, end.trim().parse().ok()?);
+    match (start, end) {
+        (0, 0) => Some(0),
+        (0, end) => end.checked_add(1),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_uploads() {
+        for (text, bytes) in [
+            ("0-0", Some(0)),
+            ("0-9", Some(10)),
+            ("bytes=0-9", Some(10)),
+            ("5-9", None),
+            ("0-18446744073709551615", None),
+            ("", None),
+            ("0-", None),
+            ("-", None),
+            ("0-x", None),
+        ] {
+            assert_eq!(end_of_range(text), bytes, "{text}");
+        }
+    }
+}
