@@ -1,6 +1,6 @@
 //! What several integration tests need. Each test program includes this folder, so not all of it is used
 //! in each.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+#![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
 pub mod command;
 pub mod registry;
