@@ -519,23 +519,22 @@ fn wrong_content_is_told_from_a_wrong_way() {
 }
 
 #[test]
-fn a_connection_that_closes_early_ends_the_push() {
-    let begun = Instant::now();
-    for bytes in [1, 2 << 20] {
-        let fake = fake_with(Fault::always("PUT", "/uploads/", Effect::CloseAfter(bytes)));
-        let target = reference(&fake, "repo:v1");
-        let blobs = [blob(16 << 20, 1), blob(16 << 20, 2), blob(16 << 20, 3)];
-        let error = push(&client(), &target, &blobs).unwrap_err();
-        assert!(matches!(error, RegistryError::Network { .. }), "{error:?}");
-        assert!(fake.bytes("PUT", "") < 48 << 20);
-    }
-    assert!(begun.elapsed() < Duration::from_mins(1));
+fn connections_that_close_early_end_a_push_that_does_not_move() {
+    let blobs = [blob(16 << 20, 1), blob(16 << 20, 2), blob(16 << 20, 3)];
+    let fake = fake_with(Fault::always("PUT", "/uploads/", Effect::CloseAfter(1)));
+    let error = push(&client(), &reference(&fake, "repo:v1"), &blobs).unwrap_err();
+    assert!(matches!(error, RegistryError::Network { .. }), "{error:?}");
+    // Each brings some bytes along, so the push gets there.
+    let fake = fake_with(Fault::always("PUT", "/uploads/", Effect::CloseAfter(5 << 20)));
+    push(&client(), &reference(&fake, "repo:v1"), &blobs).unwrap();
 }
 
 #[test]
 fn an_answer_before_the_body_ends_the_upload() {
     // The server answers at once and reads nothing; an endless reader must not be read on.
-    let fake = fake_with(Fault::always("PUT", "/uploads/", Effect::AnswerAtOnce(413, "too big".into())));
+    let refusal = |method| Fault::always(method, "/uploads/", Effect::AnswerAtOnce(413, "too big".into()));
+    let faults = vec![refusal("PUT"), refusal("PATCH")];
+    let fake = FakeRegistry::start(FakeOptions { faults, ..FakeOptions::default() });
     let odd: Arc<dyn BlobContent> =
         Arc::new(Odd { size: 1 << 40, digest: Digest::of(b"x"), read: || Box::new(io::repeat(1)) });
     let begun = Instant::now();

@@ -32,6 +32,10 @@ use super::{
 };
 use crate::{blob::BlobContent, digest::Digest};
 
+/// Bytes more that a registry must have before failures are counted from the start again. With less than that, a blob
+/// would take longer than anybody waits.
+const PROGRESS_MIN: u64 = 32 << 10;
+
 /// One blob to be sent.
 pub(super) struct Upload<'a> {
     /// The repository to push to.
@@ -153,7 +157,7 @@ impl Running<'_> {
                     }
                 }
             }
-            if place.offset > self.most {
+            if place.offset >= self.most + PROGRESS_MIN {
                 self.most = place.offset;
                 self.tries.moved();
             }
