@@ -9,6 +9,7 @@ use crate::{
     oci::OciError,
     pack::PackError,
     profile::{ProfileError, record::RecordError},
+    registry::RegistryError,
     snapshot::SnapshotError,
 };
 
@@ -223,7 +224,11 @@ fn of_record(error: &RecordError) -> Option<&'static str> {
 
 fn of_oci(error: &OciError) -> u8 {
     match error {
-        OciError::Target { .. } | OciError::Platform(_) => exit_code::USAGE,
+        OciError::Target { .. }
+        | OciError::Platform(_)
+        | OciError::Registry(RegistryError::AuthFile { .. } | RegistryError::Certificate { .. }) => {
+            exit_code::USAGE
+        }
         OciError::Registry(_) => exit_code::REGISTRY,
         _ => exit_code::IMAGE,
     }

@@ -4,6 +4,7 @@ mod cache;
 mod error;
 mod image_arguments;
 mod inspect;
+mod log;
 mod output;
 mod pack;
 mod parse;
@@ -13,22 +14,22 @@ mod profile;
 mod progress;
 mod push;
 mod record;
+mod registry_arguments;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::error::CliError;
 pub use self::error::exit_code;
-use crate::{
-    oci::OciError,
-    registry::{Registry, RegistryOptions},
-};
+use self::{error::CliError, registry_arguments::RegistryArguments};
 
 /// Pack Hugging Face model snapshots into lazily pullable KServe modelcar images.
 #[derive(Debug, Parser)]
 #[command(name = "starcar", version, propagate_version = true, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
+    /// Say which requests are made and how they end (repeat for more); never passwords or tokens
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
@@ -49,32 +50,6 @@ enum Command {
     Record(Box<record::RecordArguments>),
     #[command(hide = true)]
     RecordWatchdog(record::WatchdogArguments),
-}
-
-/// How registries are reached.
-#[derive(Debug, Args)]
-struct RegistryArguments {
-    /// Use plain HTTP for all registries (loopback addresses always do)
-    #[arg(long)]
-    plain_http: bool,
-    /// Take credentials from this file alone (default: Podman's and docker's usual files)
-    #[arg(long, value_name = "FILE")]
-    authfile: Option<std::path::PathBuf>,
-    /// Blobs that are sent at a time
-    #[arg(long, value_name = "N", default_value_t = RegistryOptions::default().concurrency)]
-    concurrency: usize,
-}
-
-impl RegistryArguments {
-    fn open(&self) -> Result<Registry, OciError> {
-        let options = RegistryOptions {
-            plain_http: self.plain_http,
-            authfile: self.authfile.clone(),
-            concurrency: self.concurrency,
-            ..RegistryOptions::default()
-        };
-        Ok(Registry::new(options)?)
-    }
 }
 
 /// How progress is shown.
@@ -110,6 +85,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit_code::USAGE } else { exit_code::OK });
         }
     };
+    log::begin(cli.verbose);
     let result = match cli.command {
         Command::Pack(arguments) => pack::run(&arguments).map(|()| exit_code::OK),
         Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),

@@ -1,6 +1,6 @@
 //! Values of options that clap does not know.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use crate::{
     compile_cache::{Kind, is_plain_directory},
@@ -59,6 +59,14 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
 }
 
+/// A number of bytes, at least one, as [`bytes`] has it.
+pub(super) fn positive_bytes(text: &str) -> Result<u64, String> {
+    match bytes(text) {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        result => result,
+    }
+}
+
 /// Bytes per second: `1Gbit`, `200Mbit/s`, `125MB/s`. Units are powers of 1000, as network gear counts.
 pub(super) fn bandwidth(text: &str) -> Result<f64, String> {
     let (number, unit) = number_and_unit(text.strip_suffix("/s").unwrap_or(text));
@@ -90,6 +98,14 @@ pub(super) fn duration(text: &str) -> Result<f64, String> {
     match number.parse::<f64>() {
         Ok(number) if number >= 0.0 && number * seconds < 1e9 => Ok(number * seconds),
         _ => Err("expected a time, as in 20ms or 0.5s".to_owned()),
+    }
+}
+
+/// A time of more than nothing, as [`duration`] has it.
+pub(super) fn limit(text: &str) -> Result<Duration, String> {
+    match Duration::try_from_secs_f64(duration(text)?) {
+        Ok(limit) if !limit.is_zero() => Ok(limit),
+        _ => Err("must be more than 0".to_owned()),
     }
 }
 

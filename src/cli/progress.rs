@@ -7,7 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{ProgressArguments, ProgressChoice, output};
+use super::{ProgressArguments, ProgressChoice, log, output};
 use crate::{digest::Digest, progress::Observer};
 
 /// Shows what it hears.
@@ -23,7 +23,9 @@ impl Progress {
         let silent = arguments.quiet || arguments.progress == ProgressChoice::None;
         let bars = !silent && arguments.progress == ProgressChoice::Auto && io::stderr().is_terminal();
         let target = if bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self { bar: ProgressBar::with_draw_target(None, target), lines: !silent }
+        let bar = ProgressBar::with_draw_target(None, target);
+        log::beside(&bar, arguments.quiet);
+        Self { bar, lines: !silent }
     }
 
     /// Ends the bar.

@@ -259,8 +259,12 @@ impl Registry {
 
         let known =
             self.inner.memory.iter().flat_map(|memory| memory.repositories(session.registry(), digest));
+        // The name with the registry before it means the same.
+        let prefix = format!("{}/", session.registry());
+        let named = self.inner.mount_from.iter();
+        let named = named.map(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned());
         let mut candidates: Vec<String> = Vec::new();
-        for repository in self.inner.mount_from.iter().cloned().chain(known) {
+        for repository in named.chain(known) {
             if repository != session.repository() && !candidates.contains(&repository) {
                 candidates.push(repository);
             }

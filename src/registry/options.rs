@@ -1,6 +1,12 @@
 //! How registries are talked to. Must not know what is sent.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::error::RegistryError;
 
 /// How registries are talked to.
 #[derive(Debug, Clone)]
@@ -43,6 +49,51 @@ pub struct TlsOptions {
     pub directories: Vec<PathBuf>,
 }
 
+impl TlsOptions {
+    /// Adds what a directory holds for all registries: authorities in `*.crt`, a client certificate in the first
+    /// `*.cert` with its key in the `*.key` of the same name.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or has no such file.
+    pub fn add_directory(&mut self, directory: &Path) -> Result<(), RegistryError> {
+        let found = CertificateFiles::of(directory)?;
+        if found.authorities.is_empty() && found.client.is_none() {
+            let message = "holds no *.crt and no *.cert".to_owned();
+            return Err(RegistryError::Certificate { path: directory.to_owned(), message });
+        }
+        self.authorities.extend(found.authorities);
+        self.client = found.client.or(self.client.take());
+        Ok(())
+    }
+}
+
+/// What a directory with certificates holds.
+pub(super) struct CertificateFiles {
+    pub(super) authorities: Vec<PathBuf>,
+    pub(super) client: Option<(PathBuf, PathBuf)>,
+}
+
+impl CertificateFiles {
+    pub(super) fn of(directory: &Path) -> Result<Self, RegistryError> {
+        let unreadable = |cause: std::io::Error| RegistryError::Certificate {
+            path: directory.to_owned(),
+            message: cause.to_string(),
+        };
+        let entries = fs::read_dir(directory).map_err(unreadable)?;
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        paths.sort();
+        let with = |extension: &str| {
+            let is = move |path: &&PathBuf| path.extension().is_some_and(|found| found == extension);
+            paths.iter().filter(is).cloned().collect::<Vec<_>>()
+        };
+        let client = with("cert").into_iter().next();
+        Ok(Self {
+            authorities: with("crt"),
+            client: client.map(|certificate| (certificate.clone(), certificate.with_extension("key"))),
+        })
+    }
+}
+
 impl Default for RegistryOptions {
     fn default() -> Self {
         Self {
@@ -50,7 +101,7 @@ impl Default for RegistryOptions {
             tls: TlsOptions::default(),
             authfile: None,
             concurrency: 4,
-            retries: 5,
+            retries: 8,
             stall: Duration::from_secs(60),
             chunk: None,
             mount_from: Vec::new(),

@@ -11,7 +11,10 @@ use std::{
 
 use reqwest::{Certificate, Client, Identity, NoProxy, Proxy, Url, redirect};
 
-use super::{error::RegistryError, options::TlsOptions};
+use super::{
+    error::RegistryError,
+    options::{CertificateFiles, TlsOptions},
+};
 
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,7 +83,7 @@ impl Transport {
     fn authorities(&self, host: Option<&str>) -> Result<Vec<Certificate>, RegistryError> {
         let mut files = self.tls.authorities.clone();
         if let Some(directory) = host.and_then(|host| self.directory(host)) {
-            files.extend(files_with(&directory, "crt")?);
+            files.extend(CertificateFiles::of(&directory)?.authorities);
         }
         let mut authorities = Vec::new();
         for file in files {
@@ -99,9 +102,8 @@ impl Transport {
             return identity(certificate, key).map(Some);
         }
         let Some(directory) = self.directory(host) else { return Ok(None) };
-        let Some(certificate) = files_with(&directory, "cert")?.into_iter().next() else { return Ok(None) };
-        let key = certificate.with_extension("key");
-        identity(&certificate, &key).map(Some)
+        let client = CertificateFiles::of(&directory)?.client;
+        client.map(|(certificate, key)| identity(&certificate, &key)).transpose()
     }
 
     /// The first directory that has certificates for a host.
@@ -117,18 +119,6 @@ impl Transport {
 pub(super) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// Files in `directory` with an extension, in the order of their names.
-fn files_with(directory: &Path, extension: &str) -> Result<Vec<PathBuf>, RegistryError> {
-    let entries = fs::read_dir(directory).map_err(|cause| unusable(directory, &cause.to_string()))?;
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|found| found == extension))
-        .collect();
-    files.sort();
-    Ok(files)
 }
 
 fn identity(certificate: &Path, key: &Path) -> Result<Identity, RegistryError> {
