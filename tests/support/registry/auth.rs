@@ -173,6 +173,7 @@ pub(super) fn refuse(shared: &Shared, request: &Incoming) -> Option<Response> {
     }
     let scope = match service.scopes {
         Scopes::Unsaid => String::new(),
+        Scopes::Said if needs.is_empty() => String::new(),
         Scopes::Said => {
             let actions = |action: &str| if action == "push" { "pull,push" } else { "pull" }.to_owned();
             let scopes = needs.iter().map(|(name, action)| format!("repository:{name}:{}", actions(action)));

@@ -214,6 +214,11 @@ impl FakeRegistry {
         self.shared.store().uploads.len()
     }
 
+    /// Ends all upload sessions.
+    pub fn end_uploads(&self) {
+        self.shared.store().uploads.clear();
+    }
+
     /// How many blobs are stored, in all repositories.
     pub fn blobs(&self) -> usize {
         self.shared.store().blobs.len()
