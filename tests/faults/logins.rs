@@ -1,0 +1,175 @@
+//! Passwords, tokens, and mounts from other repositories, which need tokens for both.
+
+use std::time::Duration;
+
+use crate::harness::*;
+
+fn service(change: impl FnOnce(&mut TokenService)) -> Auth {
+    let mut service = TokenService::default();
+    change(&mut service);
+    Auth::Service(service)
+}
+
+/// A trial with this account at a token service.
+fn ann(change: impl FnOnce(&mut TokenService)) -> Trial {
+    Trial::auth(service(change)).password("ann", "s3cret")
+}
+
+#[test]
+fn wrong_password() {
+    let basic_auth = || ("ann".to_owned(), "s3cret".to_owned());
+    let ((user, password), (u2, p2)) = (basic_auth(), basic_auth());
+    for auth in [
+        Auth::Basic { user, password },
+        Auth::BasicBehindOpenPing { user: u2, password: p2 },
+        service(|_| {}),
+        service(|service| service.scopes = Scopes::Said),
+    ] {
+        let trial = Trial::auth(auth).password("ann", "hunter2");
+        let said = trial.fails();
+        assert!(said.contains("REGISTRY refused the credentials from DIR/auth.json"), "{said}");
+        assert!(said.contains("podman login REGISTRY") && !said.contains("hunter2"), "{said}");
+        // Accounts are locked after a few failures.
+        let logins = trial.fake.authorizations().len();
+        assert_eq!(logins, 1, "{}", trial.log());
+        assert!(trial.fake.seen().len() <= 4, "{}", trial.log());
+    }
+}
+
+#[test]
+fn challenges_of_each_kind() {
+    for open_ping in [false, true] {
+        for jwt in [false, true] {
+            for scopes in
+                [Scopes::Unsaid, Scopes::Said, Scopes::Own("repository:tenant/ns/repo:pull,push".into())]
+            {
+                let trial = ann(|service| {
+                    *service = TokenService { jwt, scopes, open_ping, ..service.clone() };
+                });
+                trial.arrives(SIZE);
+                assert!(trial.fake.token_requests() <= 2, "{}", trial.log());
+                trial.client().push_manifest(&trial.target(), MANIFEST_TYPE, MANIFEST).unwrap();
+                trial.client().pull_manifest(&trial.target()).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn identity_token() {
+    let trial = Trial::auth(service(|service| service.identity_token = Some("refresh".into())));
+    let trial = trial.entry(&serde_json::json!({ "identitytoken": "refresh" }));
+    trial.arrives(SIZE);
+    assert!(trial.fake.count("POST", "/token") >= 1, "{}", trial.log());
+}
+
+#[test]
+fn identity_token_that_is_wrong() {
+    let trial = Trial::auth(service(|service| service.identity_token = Some("refresh".into())));
+    let trial = trial.entry(&serde_json::json!({ "identitytoken": "hunter2" }));
+    let said = trial.fails();
+    assert!(said.contains("REGISTRY refused the credentials from DIR/auth.json"), "{said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    assert!(trial.fake.token_requests() <= 2, "{}", trial.log());
+}
+
+#[test]
+fn tokens_that_expire() {
+    // With what is said of it: the truth, nothing, and a lie.
+    std::thread::scope(|scope| {
+        for expires_in in [Some(1), None, Some(300)] {
+            scope.spawn(move || {
+                let auth = service(|service| {
+                    service.lifetime = Duration::from_secs(1);
+                    service.expires_in = expires_in;
+                });
+                let faults = vec![
+                    Fault::once(
+                        "PUT",
+                        "/uploads/",
+                        Effect::PauseAfter(SIZE / 4, Duration::from_millis(1200)),
+                    ),
+                    Fault::once("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2)),
+                ];
+                let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() });
+                let trial = trial.password("ann", "s3cret");
+                trial.arrives(ONCE);
+                assert!(trial.fake.token_requests() <= 8, "{}", trial.log());
+            });
+        }
+    });
+}
+
+#[test]
+fn login_lost_in_a_blob() {
+    for (method, skip) in [("PUT", 0), ("PUT", 1), ("GET", 0)] {
+        let refusal = Effect::At(When::BeforeBody, Act::Reply(Reply::status(401)));
+        let faults = vec![
+            Fault::once("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2)),
+            Fault { skip, ..Fault::once(method, "/uploads/", refusal) },
+        ];
+        let auth = service(|_| {});
+        let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() });
+        trial.password("ann", "s3cret").arrives(ONCE);
+    }
+}
+
+#[test]
+fn token_service_busy() {
+    let busy = Effect::At(When::BeforeBody, Act::Reply(Reply::status(503)));
+    for effect in [busy, Effect::At(When::BeforeBody, Act::Close), Effect::CutAfter(5)] {
+        let faults = vec![Fault::once("GET", "/token", effect)];
+        let trial = Trial::new(FakeOptions { auth: service(|_| {}), faults, ..FakeOptions::default() });
+        trial.password("ann", "s3cret").arrives(SIZE);
+    }
+}
+
+/// A trial whose blob is in another repository already.
+fn elsewhere(trial: Trial) -> Trial {
+    trial.fake.put_blob("models/base", &BYTES[..]);
+    trial.with(|options| options.mount_from = vec!["models/base".into()])
+}
+
+#[test]
+fn mounted() {
+    for trial in [
+        Trial::auth(Auth::Open),
+        ann(|_| {}),
+        ann(|service| service.scopes = Scopes::Said),
+        Trial::auth(Auth::Basic { user: "ann".into(), password: "s3cret".into() }).password("ann", "s3cret"),
+    ] {
+        let trial = elsewhere(trial);
+        trial.arrives(0);
+    }
+}
+
+#[test]
+fn mount_not_done() {
+    let uploads = Uploads { no_mounts: true, ..Uploads::default() };
+    let trial = elsewhere(Trial::new(FakeOptions { uploads, ..FakeOptions::default() }));
+    trial.arrives(SIZE);
+    assert_eq!(trial.fake.open_uploads(), 0, "{}", trial.log());
+}
+
+#[test]
+fn mount_not_allowed() {
+    for scopes in [Scopes::Unsaid, Scopes::Said] {
+        let forbidden = vec!["models/base".to_owned()];
+        let trial = elsewhere(ann(|service| {
+            *service = TokenService { scopes, forbidden, ..service.clone() };
+        }));
+        trial.arrives(SIZE);
+        assert!(trial.fake.seen().len() <= 16, "{}", trial.log());
+    }
+}
+
+#[test]
+fn mount_that_fails() {
+    let fault = |status| {
+        let reply = Effect::At(When::BeforeBody, Act::Reply(Reply::status(status)));
+        Fault::once("POST", "/uploads/", reply)
+    };
+    for status in [400, 403, 404, 405] {
+        elsewhere(Trial::faults([fault(status)])).arrives(SIZE);
+    }
+}

@@ -1,0 +1,96 @@
+//! Uploads that outlive the process that began them.
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::harness::*;
+
+/// A trial that remembers uploads, and whose upload does not get beyond the blob's middle at first.
+fn trial(effect: Effect) -> Trial {
+    let trial = Trial::faults([Fault::once("PUT", "/uploads/", effect)]);
+    let memory = trial.dir.path().join("memory");
+    trial.with(|options| options.memory = Some(memory))
+}
+
+/// Pushes in another process, until the registry has half of the blob, and kills it.
+fn killed(test: &str, trial: &Trial) {
+    let arguments = format!("{} {}", trial.fake.address(), trial.dir.path().display());
+    let mut child: Child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(INSIDE, arguments)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + Duration::from_secs(20);
+    while trial.fake.uploaded() < SIZE / 2 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(trial.fake.uploaded(), SIZE / 2, "{}", trial.log());
+}
+
+/// Says to a test that it is the process to be killed.
+const INSIDE: &str = "STARCAR_TEST_KILLED";
+
+/// In the process to be killed: pushes as the test of this name would.
+fn is_inside() -> bool {
+    let Ok(arguments) = std::env::var(INSIDE) else { return false };
+    let (address, dir) = arguments.split_once(' ').unwrap();
+    let dir = std::path::Path::new(dir);
+    let options = starcar::registry::RegistryOptions {
+        authfile: Some(dir.join("auth.json")),
+        memory: Some(dir.join("memory")),
+        ..starcar::registry::RegistryOptions::default()
+    };
+    let blob: std::sync::Arc<dyn starcar::blob::BlobContent> =
+        std::sync::Arc::new(starcar::blob::MemoryBlob::new(std::sync::Arc::clone(&BYTES)));
+    let target = format!("{address}/{REPOSITORY}:v1").parse().unwrap();
+    let client = starcar::registry::Registry::new(options).unwrap();
+    client.push_blobs(&target, &[blob], &|_, _| {}).unwrap();
+    true
+}
+
+#[test]
+fn killed_and_run_again() {
+    if is_inside() {
+        return;
+    }
+    let trial = trial(Effect::StallAfter(SIZE / 2));
+    killed("memory::killed_and_run_again", &trial);
+    trial.arrives(ONCE);
+    assert_eq!(trial.fake.open_uploads(), 0);
+}
+
+#[test]
+fn killed_and_session_lost() {
+    if is_inside() {
+        return;
+    }
+    let trial = trial(Effect::StallAfter(SIZE / 2));
+    killed("memory::killed_and_session_lost", &trial);
+    trial.fake.end_uploads();
+    trial.arrives(HALF_AGAIN);
+}
+
+#[test]
+fn failed_and_run_again() {
+    let trial = trial(Effect::CloseAfter(SIZE / 2)).with(|options| options.retries = 0);
+    trial.fails();
+    trial.arrives(ONCE);
+}
+
+#[test]
+fn memory_that_cannot_be_read() {
+    let trial = trial(Effect::CloseAfter(SIZE / 2)).with(|options| options.retries = 0);
+    trial.fails();
+    let memory = trial.options.memory.clone().unwrap();
+    for entry in walkdir::WalkDir::new(&memory).into_iter().filter_map(Result::ok) {
+        if entry.file_type().is_file() {
+            std::fs::write(entry.path(), "{ \"half").unwrap();
+        }
+    }
+    trial.arrives(HALF_AGAIN);
+}
