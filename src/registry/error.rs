@@ -179,7 +179,7 @@ pub enum RegistryError {
     },
     /// The registry, or a proxy before it, refuses requests of any length that works (HTTP 413).
     #[error(
-        "cannot push blob {digest} ({reference}): {registry} refuses a request of {body} bytes as too long{}; \
+        "cannot push blob {digest} ({reference}): {registry} refuses a request of {body} bytes as too long (HTTP 413){}; \
          raise the limit for request bodies of the registry or of the proxy before it", limits(*.size, *.piece_min)
     )]
     TooLarge {

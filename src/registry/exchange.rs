@@ -128,6 +128,11 @@ impl Host {
         self.login.origin()
     }
 
+    /// Whether the credentials were refused, as opposed to not being enough for something.
+    pub(super) fn is_refused(&self) -> bool {
+        self.login.is_refused()
+    }
+
     /// A fresh count of tries.
     pub(super) fn tries(&self) -> Tries {
         let met = self.answered.load(Ordering::Relaxed);
@@ -213,6 +218,9 @@ impl Host {
                 None => false,
             };
             if !news && !ended {
+                if proof.is_some() {
+                    self.login.refuse_basic(&refused.said);
+                }
                 return Err(failure);
             }
             if matches!(ask.body, Body::Flow(_)) {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -47,6 +47,9 @@ struct State {
     challenge: Option<Challenge>,
     /// What the registry wants to be asked for, by what we would ask for.
     scopes: HashMap<Vec<String>, Vec<String>>,
+    /// What was said when the credentials were refused: they are not shown again, as accounts are locked after some
+    /// failures.
+    refused: Option<String>,
 }
 
 /// How a registry wants to be logged in to.
@@ -81,7 +84,7 @@ impl Login {
     /// Learns from an answer how to log in for `scopes`. Returns whether that is news.
     pub(super) fn learn(&self, headers: &HeaderMap, scopes: &[String]) -> bool {
         let Some((challenge, scope)) = parse(headers) else { return false };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let mut news = state.challenge.as_ref() != Some(&challenge);
         if let Some(scope) = scope.filter(|_| !scopes.is_empty()) {
             let wanted: Vec<String> = scope.split_whitespace().map(str::to_owned).collect();
@@ -103,14 +106,21 @@ impl Login {
         context: &Context,
     ) -> Result<Option<HeaderValue>, Failure> {
         let (challenge, wanted) = {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (state.challenge.clone(), state.scopes.get(scopes).cloned().unwrap_or_else(|| scopes.to_owned()))
+            let state = self.state();
+            let own = state.scopes.get(scopes).cloned();
+            // A registry that names scopes of its own is asked for them first.
+            let unknown = own.is_none() && !state.scopes.is_empty();
+            (state.challenge.clone().filter(|_| !unknown), own.unwrap_or_else(|| scopes.to_owned()))
         };
         match challenge {
             None => Ok(None),
-            Some(Challenge::Basic) => Ok(self.basic()),
+            Some(Challenge::Basic) => {
+                self.check_refused(context)?;
+                Ok(self.basic())
+            }
             Some(Challenge::Bearer { realm, service }) => {
                 let mut tokens = self.tokens.lock().await;
+                self.check_refused(context)?;
                 if let Some(token) = tokens.get(&wanted).filter(|token| token.renew > Instant::now()) {
                     return Ok(Some(token.header.clone()));
                 }
@@ -120,6 +130,30 @@ impl Login {
                 Ok(Some(header))
             }
         }
+    }
+
+    /// Whether the credentials were refused, as opposed to not being enough for something.
+    pub(super) fn is_refused(&self) -> bool {
+        self.state().refused.is_some()
+    }
+
+    /// The registry refused a request that showed name and password.
+    pub(super) fn refuse_basic(&self, said: &str) {
+        let mut state = self.state();
+        if state.challenge == Some(Challenge::Basic) && self.found.credential != Credential::Anonymous {
+            state.refused = Some(said.to_owned());
+        }
+    }
+
+    fn check_refused(&self, context: &Context) -> Result<(), Failure> {
+        match &self.state().refused {
+            None => Ok(()),
+            Some(said) => Err(Failure::fatal(context.status(401, said))),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets a token that the registry refused; one that was fetched since stays. Returns whether it was there.
@@ -166,13 +200,19 @@ impl Login {
                 match self.post(host, &realm, service, scopes, token, context).await {
                     // Services without OAuth2 take the token as a password.
                     Err(failure) if matches!(failure.status(), Some(400..=405 | 501)) => {
-                        self.get(host, realm, service, scopes, context).await?
+                        self.get(host, realm, service, scopes, context).await
                     }
-                    answer => answer?,
+                    answer => answer,
                 }
             }
-            _ => self.get(host, realm, service, scopes, context).await?,
+            _ => self.get(host, realm, service, scopes, context).await,
         };
+        let answer = answer.inspect_err(|failure| {
+            let refusal = failure.answer.as_ref().filter(|answer| answer.status == StatusCode::UNAUTHORIZED);
+            if let Some(refusal) = refusal.filter(|_| has_secret) {
+                self.state().refused = Some(refusal.said.clone());
+            }
+        })?;
         // The body may hold a token; its parser's message could quote it.
         let answer: TokenAnswer = serde_json::from_slice(&answer)
             .map_err(|_| protocol("the token service's answer is no JSON with a token".to_owned()))?;

@@ -223,7 +223,9 @@ impl Registry {
             }
             // An account that may push but not pull cannot ask. If it may not push either, opening the
             // upload says so before any byte is sent.
-            Ok(None) | Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => {}
+            Ok(None) => {}
+            Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. })
+                if !session.host().is_refused() => {}
             Err(error) => return Err(error),
         }
         let context = session.context(reference, format!("push blob {digest}"));

@@ -96,11 +96,22 @@ fn session_lost() {
 #[test]
 fn session_lost_for_ever() {
     let uploads = Uploads { lost_when_cut: Some("BLOB_UPLOAD_UNKNOWN"), ..Uploads::default() };
-    let faults = vec![Fault::always("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2))];
+    let cut = |method| Fault::always(method, "/uploads/", Effect::CloseAfter(SIZE / 2));
+    let faults = vec![cut("PUT"), cut("PATCH")];
     let trial = Trial::new(FakeOptions { uploads, faults, ..FakeOptions::default() });
     let said = trial.fails();
     assert!(said.starts_with("cannot push blob DIGEST (REGISTRY/ns/repo:v1): "), "{said}");
-    assert!(trial.fake.count("PUT", "") <= 4, "{}", trial.log());
+    let sent = |method| trial.fake.count(method, "");
+    assert!(sent("PUT") + sent("PATCH") <= 4, "{}", trial.log());
+}
+
+#[test]
+fn session_lost_in_long_requests() {
+    // What ends long requests may let short ones through.
+    let uploads = Uploads { lost_when_cut: Some("BLOB_UPLOAD_UNKNOWN"), ..Uploads::default() };
+    let faults = vec![Fault::always("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2))];
+    let trial = Trial::new(FakeOptions { uploads, faults, ..FakeOptions::default() });
+    trial.arrives(TWICE);
 }
 
 #[test]

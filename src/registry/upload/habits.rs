@@ -58,7 +58,7 @@ impl Habits {
     pub(in crate::registry) fn too_long(&mut self, length: u64) -> bool {
         let smaller = match self.strategy {
             Strategy::Whole if self.no_pieces => return false,
-            Strategy::Whole => PIECE_DEFAULT.min(length / 2),
+            Strategy::Whole => PIECE_DEFAULT,
             Strategy::Pieces(now) => now.min(length) / 2,
         };
         if smaller < PIECE_MIN.max(self.piece_min) {

@@ -91,6 +91,8 @@ struct Running<'a> {
     trusted: bool,
     /// How often the registry found another digest.
     wrong: u32,
+    /// Where the registry refused a piece that it should have taken.
+    refused_at: Option<u64>,
 }
 
 /// What became of one request.
@@ -121,6 +123,7 @@ impl Uploader for Resuming {
                 joined: false,
                 trusted: true,
                 wrong: 0,
+                refused_at: None,
             };
             running.run().await
         })
@@ -289,12 +292,16 @@ impl Running<'_> {
                 return self.synchronize(place).await;
             }
         }
-        let out_of_step = failure.status() == Some(416);
+        let refused = failure.status() == Some(416);
         let left = self.synchronize(place).await?;
-        if left && out_of_step && place.offset == before && !self.habits(|habits| habits.too_long(asked)) {
+        if left && refused && place.offset == before && !self.habits(|habits| habits.too_long(asked)) {
             failure.retry = Retry::Later;
             self.tries.wait(failure).await?;
-            return self.begin_again(place).await;
+            // Once may be chance.
+            if self.refused_at.replace(before) == Some(before) {
+                self.cancel_session(place).await;
+                return self.begin_again(place).await;
+            }
         }
         Ok(left)
     }
@@ -303,16 +310,19 @@ impl Running<'_> {
     async fn synchronize(&mut self, place: &mut Place) -> Result<bool, RegistryError> {
         let sent = place.sent;
         if self.trusted && how_far(&self.upload, place).await? {
-            if place.offset <= sent {
+            if place.offset <= sent && (place.offset > 0 || sent == 0) {
                 self.joined |= place.offset > 0;
                 return Ok(true);
             }
-            tracing::warn!(
-                "the registry says to have {} bytes of blob {}, of which {sent} were sent; it is sent anew",
-                place.offset,
-                self.digest
-            );
-            self.cancel(place).await;
+            // Nothing, or one byte: the header has the same words for both.
+            if place.offset > 0 {
+                tracing::warn!(
+                    "the registry says to have {} bytes of blob {}, of which {sent} were sent; it is sent anew",
+                    place.offset,
+                    self.digest
+                );
+            }
+            self.cancel_session(place).await;
         } else {
             self.lost(place);
         }
@@ -344,6 +354,7 @@ impl Running<'_> {
         self.trusted &= !self.joined;
         failure.retry = Retry::Later;
         self.tries.wait(failure).await?;
+        self.cancel_session(place).await;
         self.begin_again(place).await
     }
 
@@ -385,6 +396,10 @@ impl Running<'_> {
         if let Some(claim) = self.claim.take() {
             claim.forget();
         }
+        self.cancel_session(place).await;
+    }
+
+    async fn cancel_session(&self, place: &Place) {
         cancel(self.upload.session, &place.url, self.upload.context).await;
     }
 
