@@ -127,7 +127,7 @@ impl OpenSource {
         let metadata =
             self.file.metadata().map_err(|cause| SourceError::Open { path: path.clone(), cause })?;
         let now = FileStamp::of(&metadata);
-        if now == *planned {
+        if now.is_unchanged_since(planned) {
             Ok(())
         } else if now.size != planned.size {
             Err(self.changed("its size differs"))
@@ -189,6 +189,24 @@ mod tests {
         let error = open.read_exact_vectored(&mut [IoSliceMut::new(&mut buffer)], 0).unwrap_err();
         assert!(error.to_string().contains("shorter"), "{error}");
         assert!(open.check_unchanged().unwrap_err().to_string().contains("size"));
+    }
+
+    #[test]
+    fn another_mode_or_name_changes_nothing() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("weights");
+        fs::write(&path, "one").unwrap();
+        let Source::Path { stamp: before, .. } = planned(&path) else { unreachable!() };
+        let source = planned(&path);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::hard_link(&path, directory.path().join("second")).unwrap();
+        source.open().unwrap().check_unchanged().unwrap();
+        let after = FileStamp::of(&fs::metadata(&path).unwrap());
+        assert!(after.is_unchanged_since(&before));
+        assert_ne!(after, before);
     }
 
     #[test]

@@ -61,7 +61,7 @@ fn digest(file: &CacheFile) -> Result<Digest, CacheError> {
             length => hash.update(&buffer[..length]),
         }
     }
-    if FileStamp::of(&open.metadata().map_err(error)?) != file.stamp {
+    if !FileStamp::of(&open.metadata().map_err(error)?).is_unchanged_since(&file.stamp) {
         return Err(CacheError::Changed { path: file.source.clone() });
     }
     Ok(Digest::finish(hash))

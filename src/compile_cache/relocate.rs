@@ -165,7 +165,7 @@ fn read(file: &CacheFile) -> Result<Vec<u8>, CacheError> {
     let open = File::open(&file.source).map_err(error)?;
     let mut content = Vec::new();
     (&open).take(file.stamp.size).read_to_end(&mut content).map_err(error)?;
-    if FileStamp::of(&open.metadata().map_err(error)?) != file.stamp {
+    if !FileStamp::of(&open.metadata().map_err(error)?).is_unchanged_since(&file.stamp) {
         return Err(CacheError::Changed { path: file.source.clone() });
     }
     Ok(content)

@@ -93,11 +93,9 @@ mod tests {
     fn a_file_written_later_is_not_current() {
         let record = Record { path: PathBuf::new(), commit: String::new(), digest: None, timestamp: 100.5 };
         let stamp = |seconds, nanoseconds| FileStamp {
-            device: 0,
-            inode: 0,
-            size: 0,
             modified_seconds: seconds,
             modified_nanoseconds: nanoseconds,
+            ..FileStamp::default()
         };
         assert!(record.is_current(&stamp(100, 0)));
         assert!(record.is_current(&stamp(101, 500_000_000)));

@@ -53,7 +53,11 @@ impl Reader {
         let mut opened = File::open(&file.source).map_err(failed)?;
         self.contents(&mut opened, file, sightings).map_err(failed)?;
         let stamp = FileStamp::of(&opened.metadata().map_err(failed)?);
-        if stamp == file.stamp { Ok(()) } else { Err(CacheError::Changed { path: file.source.clone() }) }
+        if stamp.is_unchanged_since(&file.stamp) {
+            Ok(())
+        } else {
+            Err(CacheError::Changed { path: file.source.clone() })
+        }
     }
 
     fn contents(&mut self, opened: &mut File, file: &CacheFile, sightings: &mut Sightings) -> io::Result<()> {

@@ -9,7 +9,7 @@ pub(super) fn lint(view: &View<'_>, findings: &mut Vec<Finding>) -> Result<(), C
     let mut hits = Hits::default();
     for file in &view.tree.files {
         let same = match fs::metadata(&file.source) {
-            Ok(metadata) => FileStamp::of(&metadata) == file.stamp,
+            Ok(metadata) => FileStamp::of(&metadata).is_unchanged_since(&file.stamp),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => false,
             Err(cause) => return Err(CacheError::Read { path: file.source.clone(), cause }),
         };

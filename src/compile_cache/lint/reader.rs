@@ -69,7 +69,8 @@ impl Reader {
             Err(cause) => return Err(failed(file)(cause)),
         };
         let metadata = opened.metadata().map_err(failed(file))?;
-        Ok((metadata.is_file() && FileStamp::of(&metadata) == file.stamp).then_some(opened))
+        let same = metadata.is_file() && FileStamp::of(&metadata).is_unchanged_since(&file.stamp);
+        Ok(same.then_some(opened))
     }
 
     fn skip(&mut self, file: &CacheFile) {

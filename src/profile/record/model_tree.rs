@@ -157,7 +157,7 @@ mod tests {
     use crate::blob::FileStamp;
 
     fn file(path: &str, size: u64) -> SnapshotFile {
-        let stamp = FileStamp { device: 0, inode: 0, size, modified_seconds: 0, modified_nanoseconds: 0 };
+        let stamp = FileStamp { size, ..FileStamp::default() };
         let source = PathBuf::from("/nonexistent");
         let path = path.to_owned();
         SnapshotFile { path, source, stamp, executable: true, expected: Vec::new(), weight_format: None }
