@@ -13,6 +13,7 @@ pub mod layer;
 pub mod natural;
 pub mod oci;
 pub mod pack;
+pub mod pending;
 pub mod plan;
 pub mod profile;
 pub mod progress;

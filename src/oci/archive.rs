@@ -13,12 +13,12 @@ use oci_spec::image::{Descriptor, ImageIndex};
 use super::{
     DOCUMENT_MAX, OciError, Selector, canonical_json,
     layout::{LAYOUT_MARKER, check_marker},
-    pending::PendingFile,
     read::{find_in_index, parse},
 };
 use crate::{
     blob::{BlobContent, FileRange},
     digest::Digest,
+    pending::PendingFile,
 };
 
 /// An archive that is open for reading.

@@ -12,15 +12,16 @@ use std::{
 
 use oci_spec::image::{Descriptor, ImageIndex, ImageIndexBuilder, MediaType};
 use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest as _, Sha256};
 
 use super::{
     DOCUMENT_MAX, OciError, REF_NAME_ANNOTATION, Selector, canonical_json,
-    pending::{PendingFile, TEMPORARY_PREFIX},
     read::{find_in_index, parse},
 };
 use crate::{
     blob::{BlobContent, FileBlob, FileRange},
     digest::Digest,
+    pending::{PendingFile, TEMPORARY_PREFIX},
 };
 
 /// Content of the file `oci-layout`.
@@ -107,7 +108,7 @@ impl Layout {
         Ok(BlobWriter { file, directory })
     }
 
-    /// Adds a blob that is in memory and returns its digest.
+    /// Adds a blob that is in memory and returns its digest. A damaged copy is replaced.
     ///
     /// # Errors
     /// When the layout cannot be written to.
@@ -115,8 +116,13 @@ impl Layout {
         let digest = Digest::of(bytes);
         let mut writer = self.blob_writer()?;
         writer.write_all(bytes).map_err(OciError::io("write", self.blob_path(digest)))?;
-        writer.commit(digest)?;
+        writer.commit_verified(digest)?;
         Ok(digest)
+    }
+
+    /// Whether the layout has a blob of that digest and size. Its content is not looked at.
+    pub fn has_blob(&self, digest: Digest, size: u64) -> bool {
+        self.check_size(digest, size).is_ok()
     }
 
     /// Lists `manifest` in `index.json` as `tag`. An image that bore the tag loses it; the same image under the
@@ -253,6 +259,37 @@ impl BlobWriter {
         let path = self.directory.join(digest.hex());
         self.file.keep(&digest.hex()).map_err(OciError::io("write", path))
     }
+
+    /// As [`Self::commit`], but a blob that the layout has already is read, and replaced when it is damaged.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn commit_verified(self, digest: Digest) -> Result<(), OciError> {
+        let path = self.directory.join(digest.hex());
+        // What cannot be read is no better than what is damaged.
+        let intact = match digest_of_file(&path) {
+            Ok(present) => present == digest,
+            Err(cause) => cause.kind() == io::ErrorKind::NotFound,
+        };
+        if intact {
+            return self.commit(digest);
+        }
+        self.file.replace(&digest.hex()).map_err(OciError::io("write", path))
+    }
+}
+
+fn digest_of_file(path: &Path) -> io::Result<Digest> {
+    let mut file = File::open(path)?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 256 << 10];
+    loop {
+        match io::Read::read(&mut file, &mut buffer) {
+            Ok(0) => return Ok(Digest::finish(hash)),
+            Ok(length) => hash.update(&buffer[..length]),
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            Err(cause) => return Err(cause),
+        }
+    }
 }
 
 impl Write for BlobWriter {
@@ -334,6 +371,28 @@ mod tests {
         assert!(layout.blob(digest, 7).is_ok());
         assert!(matches!(layout.blob(digest, 8), Err(OciError::DamagedBlob { .. })));
         assert!(matches!(layout.ranges(Digest::of(b"x"), 1), Err(OciError::MissingBlob { .. })));
+    }
+
+    #[test]
+    fn a_damaged_blob_of_the_right_size_is_replaced_when_it_is_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::create(directory.path()).unwrap();
+        let digest = layout.add_blob(b"content").unwrap();
+        let path = layout.blob_path(digest);
+        let commit = |verified: bool| {
+            let mut writer = layout.blob_writer().unwrap();
+            writer.write_all(b"content").unwrap();
+            if verified { writer.commit_verified(digest) } else { writer.commit(digest) }.unwrap();
+            fs::read(&path).unwrap()
+        };
+        fs::write(&path, b"CONTENT").unwrap();
+        assert_eq!(commit(false), b"CONTENT");
+        assert_eq!(commit(true), b"content");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(commit(true), b"content");
+        fs::write(&path, b"CONTENT").unwrap();
+        layout.add_blob(b"content").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"content");
     }
 
     #[test]

@@ -5,7 +5,6 @@ mod canonical;
 mod error;
 mod image;
 mod layout;
-mod pending;
 mod platform;
 mod read;
 mod target;
@@ -16,7 +15,6 @@ pub use self::{
     error::OciError,
     image::{BuiltImage, ConfigOptions, ImageLayer, build_image},
     layout::{BlobWriter, Layout},
-    pending::PendingFile,
     platform::Platform,
     read::{ImageSource, ReadImage, RegistryImage, RootDocument, digest_of, open, read_image},
     target::{DEFAULT_TAG, Selector, Target, variant_tag},

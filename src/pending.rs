@@ -1,5 +1,5 @@
 //! Files that appear under their name whole or not at all. A pending file has no name, so a process that is
-//! killed leaves nothing behind.
+//! killed leaves nothing behind. Must not know what the files are for.
 
 use std::{
     fs::{self, File},
@@ -71,8 +71,19 @@ impl PendingFile {
     pub fn replace(self, name: &str) -> io::Result<()> {
         self.file.sync_all()?;
         let directory = self.directory.clone();
+        self.replace_unsynced(name)?;
+        sync_directory(&directory)
+    }
+
+    /// As [`Self::replace`], without waiting for the disk: when the machine crashes, the file may be damaged or the
+    /// old one. For files that are checked when they are read and can be made again.
+    ///
+    /// # Errors
+    /// When it cannot be named.
+    pub fn replace_unsynced(self, name: &str) -> io::Result<()> {
+        let directory = &self.directory;
         // A link cannot replace a file, a rename can: the file passes through a name of its own, for a moment.
-        let step = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(&directory, |path| {
+        let step = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(directory, |path| {
             link(&self.file, path).or_else(|cause| match &self.named {
                 Some(named) => fs::hard_link(named, path),
                 None => Err(cause),
@@ -80,7 +91,7 @@ impl PendingFile {
         })?;
         fs::rename(step.path(), directory.join(name))?;
         let _ = step.into_temp_path().keep();
-        sync_directory(&directory)
+        Ok(())
     }
 
     fn name_it(self, path: &Path) -> io::Result<()> {
@@ -102,7 +113,7 @@ impl Write for PendingFile {
 }
 
 /// Start of the names that pending files bear where they must have one.
-pub(super) const TEMPORARY_PREFIX: &str = ".starcar-";
+pub const TEMPORARY_PREFIX: &str = ".starcar-";
 
 fn readable() -> fs::Permissions {
     use std::os::unix::fs::PermissionsExt as _;
