@@ -50,6 +50,11 @@ impl Digest {
         Self(bytes)
     }
 
+    /// The 32 raw bytes.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 lower-case hexadecimal digits, without `sha256:`. This is also the file name below
     /// `blobs/sha256/` of an OCI layout.
     pub fn hex(&self) -> String {

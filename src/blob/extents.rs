@@ -2,6 +2,7 @@
 //! range of it can be produced again without a copy of the sources. Must not know what the bytes mean.
 
 use std::{
+    fmt,
     io::{self, Read},
     sync::Arc,
 };
@@ -58,6 +59,16 @@ pub struct ExtentBlob {
     extents: Vec<(u64, Extent)>,
     size: u64,
     digest: Digest,
+    on_other_content: Option<Hook>,
+}
+
+/// What is called when a source turns out to hold something else.
+struct Hook(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hook")
+    }
 }
 
 impl ExtentBlob {
@@ -72,7 +83,15 @@ impl ExtentBlob {
                 (start, extent)
             })
             .collect();
-        Self { extents, size, digest }
+        Self { extents, size, digest, on_other_content: None }
+    }
+
+    /// Calls `hook` whenever a source's content is not what the blob was made from although its stamp is the same:
+    /// whoever kept the checksums from an earlier run was wrong.
+    #[must_use]
+    pub fn on_other_content(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_other_content = Some(Hook(Box::new(hook)));
+        self
     }
 }
 
@@ -117,6 +136,9 @@ impl ExtentReader {
                 let open = self.open_source(source).map_err(io::Error::other)?;
                 open.read_exact_vectored(&mut buffer.payload_mut(), *offset).map_err(io::Error::other)?;
                 if buffer.checksum() != *checksum {
+                    if let Some(Hook(hook)) = &blob.on_other_content {
+                        hook();
+                    }
                     return Err(io::Error::other(open.content_changed()));
                 }
                 vec![framing.trailer(*length, *checksum).into(), buffer.into_memory().into()]

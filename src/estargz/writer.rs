@@ -45,6 +45,10 @@ impl LayerFormat for Estargz {
         MediaType::TarGzip
     }
 
+    fn fingerprint(&self) -> String {
+        format!("estargz level {}", self.level)
+    }
+
     fn framing(&self) -> Framing {
         Framing::StoredGzip
     }

@@ -31,6 +31,10 @@ pub trait LayerFormat: Send + Sync + fmt::Debug {
     /// The media type of a layer's descriptor.
     fn media_type(&self) -> MediaType;
 
+    /// Name of the format and everything that is set in it and changes a layer's bytes: two formats with equal
+    /// fingerprints write equal layers.
+    fn fingerprint(&self) -> String;
+
     /// How a stored payload lies in the blob.
     fn framing(&self) -> Framing;
 

@@ -6,6 +6,7 @@ mod error;
 mod format;
 mod pipeline;
 mod plain_tar;
+mod recorder;
 mod seal;
 mod segment;
 mod tar_header;
@@ -16,5 +17,6 @@ pub use self::{
     error::LayerError,
     format::{LayerFormat, MediaType, Tail, WrittenChunk, WrittenEntry},
     plain_tar::PlainTar,
-    seal::{SealOptions, SealedLayer, Workers, seal},
+    recorder::{Recorder, StoredChunk},
+    seal::{SealOptions, SealedLayer, Workers, seal, seal_recorded},
 };

@@ -17,7 +17,8 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Content, Entry, EntryKind, Expected, LayerError, LayerFormat, Storage, WrittenChunk,
+    Content, Entry, EntryKind, Expected, LayerError, LayerFormat, Recorder, Storage, StoredChunk,
+    WrittenChunk,
     segment::{Chunk, ChunkData, Segment, for_each_segment},
 };
 use crate::{
@@ -46,6 +47,21 @@ pub(super) enum Sink<'a> {
     Keep(&'a Spool),
 }
 
+/// Where the blob goes, and who hears what it is made of.
+pub(super) struct Outlet<'a, 'r> {
+    pub sink: Sink<'a>,
+    pub recorder: Option<&'r mut dyn Recorder>,
+}
+
+impl Outlet<'_, '_> {
+    /// Tells of bytes that are made, not read.
+    pub(super) fn record(&mut self, bytes: &[u8]) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.kept(bytes);
+        }
+    }
+}
+
 /// What the pipeline found out, everything but the layer's tail.
 pub(super) struct Written {
     /// Running hash of the tar stream; `None` when the blob is the tar stream.
@@ -69,7 +85,7 @@ pub(super) fn run(
     entries: &[Entry],
     format: &Arc<dyn LayerFormat>,
     workers: &rayon::ThreadPool,
-    sink: &mut Sink<'_>,
+    outlet: &mut Outlet<'_, '_>,
     on_bytes: &(dyn Fn(u64) + Sync),
 ) -> Result<Written, LayerError> {
     // A layer that frames nothing is its own tar stream: one hash serves both.
@@ -80,7 +96,7 @@ pub(super) fn run(
         let (to_blob, blob) = sync_channel(QUEUE);
         let files = scope.spawn(move || hash_files(entries, &files));
         let tar = hash_tar.then(|| scope.spawn(move || hash_tar_stream(&tar)));
-        let blob = scope.spawn(move || write_blob(entries.len(), format.framing(), sink, &blob));
+        let blob = scope.spawn(move || write_blob(entries.len(), format.framing(), outlet, &blob));
 
         let reader = SegmentReader {
             format,
@@ -392,14 +408,14 @@ struct WrittenBlob {
 fn write_blob(
     entries: usize,
     framing: Framing,
-    sink: &mut Sink<'_>,
+    outlet: &mut Outlet<'_, '_>,
     items: &Receiver<BlobItem>,
 ) -> Result<WrittenBlob, LayerError> {
     let mut blob =
         WrittenBlob { hash: Sha256::new(), size: 0, extents: Vec::new(), chunks: vec![Vec::new(); entries] };
     for item in items {
         match item {
-            BlobItem::Headers(member) => blob.member(member, sink)?,
+            BlobItem::Headers(member) => blob.member(member, outlet)?,
             BlobItem::Chunk { chunk, buffer, worked } => {
                 let Ok(worked) = worked.recv() else {
                     return Err(LayerError::Write(io::Error::other("a worker stopped early")));
@@ -410,8 +426,8 @@ fn write_blob(
                     digest: worked.digest,
                 });
                 match worked.compressed {
-                    Some(member) => blob.member(member, sink)?,
-                    None => blob.stored(chunk, &buffer, worked.checksum, framing, sink)?,
+                    Some(member) => blob.member(member, outlet)?,
+                    None => blob.stored(chunk, &buffer, worked.checksum, framing, outlet)?,
                 }
             }
         }
@@ -420,10 +436,11 @@ fn write_blob(
 }
 
 impl WrittenBlob {
-    fn member(&mut self, member: Vec<u8>, sink: &mut Sink<'_>) -> Result<(), LayerError> {
+    fn member(&mut self, member: Vec<u8>, outlet: &mut Outlet<'_, '_>) -> Result<(), LayerError> {
         self.hash.update(&member);
         self.size += member.len() as u64;
-        match sink {
+        outlet.record(&member);
+        match &mut outlet.sink {
             Sink::Write(writer) => writer.write_all(&member).map_err(LayerError::Write),
             Sink::Keep(spool) => {
                 self.extents.push(Extent::Kept(spool.store(member).map_err(LayerError::Spool)?));
@@ -438,21 +455,26 @@ impl WrittenBlob {
         buffer: &SharedBuffer,
         checksum: u32,
         framing: Framing,
-        sink: &mut Sink<'_>,
+        outlet: &mut Outlet<'_, '_>,
     ) -> Result<(), LayerError> {
         let framed = buffer.get().map(FramedBuffer::framed).unwrap_or_default();
         let trailer = framing.trailer(chunk.length, checksum);
-        if let (Sink::Keep(_), ChunkData::Bytes(_)) = (&*sink, &chunk.data) {
-            return self.member([framed, &trailer].concat(), sink);
+        // Known bytes, a landmark's or those of a rewritten file, are few and have no source to come from again.
+        if let ChunkData::Bytes(_) = &chunk.data {
+            return self.member([framed, &trailer].concat(), outlet);
+        }
+        if let Some(recorder) = &mut outlet.recorder {
+            let Chunk { entry, offset, length, .. } = chunk;
+            recorder.stored(StoredChunk { entry, offset, length, checksum });
         }
         self.size += (framed.len() + trailer.len()) as u64;
         for piece in framed.chunks(WRITE_PIECE).chain([&trailer[..]]) {
             self.hash.update(piece);
-            if let Sink::Write(writer) = sink {
+            if let Sink::Write(writer) = &mut outlet.sink {
                 writer.write_all(piece).map_err(LayerError::Write)?;
             }
         }
-        if let (Sink::Keep(_), ChunkData::Source { source, offset }) = (sink, chunk.data) {
+        if let (Sink::Keep(_), ChunkData::Source { source, offset }) = (&outlet.sink, chunk.data) {
             self.extents.push(Extent::Stored { source, offset, length: chunk.length, framing, checksum });
         }
         Ok(())

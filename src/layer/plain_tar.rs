@@ -15,6 +15,10 @@ impl LayerFormat for PlainTar {
         MediaType::Tar
     }
 
+    fn fingerprint(&self) -> String {
+        "tar".to_owned()
+    }
+
     fn framing(&self) -> Framing {
         Framing::Raw
     }

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, io::Write, sync::Arc};
 use sha2::Digest as _;
 
 use super::{
-    Entry, LayerError, LayerFormat, MediaType, WrittenEntry,
-    pipeline::{self, Sink},
+    Entry, LayerError, LayerFormat, MediaType, Recorder, WrittenEntry,
+    pipeline::{self, Outlet, Sink},
 };
 use crate::{
     blob::{Extent, ExtentBlob, Spool},
@@ -76,11 +76,26 @@ pub fn seal(
     options: &SealOptions<'_>,
     writer: Option<&mut (dyn Write + Send)>,
 ) -> Result<SealedLayer, LayerError> {
-    let mut sink = match writer {
+    seal_recorded(entries, format, options, writer, None)
+}
+
+/// As [`seal`]; a `recorder` hears what the blob is made of, wherever it goes.
+///
+/// # Errors
+/// See [`LayerError`].
+pub fn seal_recorded(
+    entries: &[Entry],
+    format: &Arc<dyn LayerFormat>,
+    options: &SealOptions<'_>,
+    writer: Option<&mut (dyn Write + Send)>,
+    recorder: Option<&mut dyn Recorder>,
+) -> Result<SealedLayer, LayerError> {
+    let sink = match writer {
         Some(writer) => Sink::Write(writer),
         None => Sink::Keep(options.spool),
     };
-    let mut written = pipeline::run(entries, format, &options.workers.0, &mut sink, options.on_bytes)?;
+    let mut outlet = Outlet { sink, recorder };
+    let mut written = pipeline::run(entries, format, &options.workers.0, &mut outlet, options.on_bytes)?;
 
     let listed: Vec<WrittenEntry<'_>> = entries
         .iter()
@@ -97,7 +112,8 @@ pub fn seal(
         hash.update(&tail.tar);
         Digest::finish(hash)
     });
-    let blob = match sink {
+    outlet.record(&tail.blob);
+    let blob = match outlet.sink {
         Sink::Write(writer) => {
             writer.write_all(&tail.blob).and_then(|()| writer.flush()).map_err(LayerError::Write)?;
             None

@@ -27,6 +27,8 @@ pub(super) struct Chunk {
     pub entry: usize,
     /// Whether it is the file's last chunk.
     pub last: bool,
+    /// Its first byte in the file.
+    pub offset: u64,
     /// Where its bytes are.
     pub data: ChunkData,
     /// Number of bytes.
@@ -91,7 +93,8 @@ fn for_each_chunk<E: From<LayerError>>(
                 ChunkData::Source { source: Arc::clone(source), offset: offset + start }
             }
         };
-        emit(Chunk { entry: index, last: end == size, data, length, storage: content.storage })?;
+        let last = end == size;
+        emit(Chunk { entry: index, last, offset: start, data, length, storage: content.storage })?;
         start = end;
     }
     Ok(())
