@@ -6,6 +6,7 @@ pub mod blob;
 pub mod cli;
 pub mod compile_cache;
 pub mod digest;
+pub mod digest_cache;
 pub mod estargz;
 pub mod glob;
 pub mod inspect;
