@@ -7,11 +7,20 @@ pub trait Observer: Sync {
     /// Hashing begins; so many payload bytes will be read.
     fn hashing(&self, _total: u64) {}
 
-    /// So many more payload bytes were read.
+    /// So many more payload bytes were hashed, or need not be.
     fn hashed(&self, _bytes: u64) {}
+
+    /// So many more payload bytes were read for a layer's digest, or bytes of a known layer's blob to write it.
+    fn sources_read(&self, _bytes: u64) {}
 
     /// A layer's digest is known, and its size in bytes; the title says what it holds.
     fn layer_done(&self, _title: &str, _digest: Digest, _size: u64) {}
+
+    /// As [`Self::layer_done`], of a layer whose digest was known from an earlier run.
+    fn layer_known(&self, _title: &str, _digest: Digest, _size: u64) {}
+
+    /// Something that the user should know and that stops nothing.
+    fn warning(&self, _text: &str) {}
 
     /// Sending to a destination begins; so many bytes at most.
     fn sending(&self, _destination: &str, _total: u64) {}

@@ -74,6 +74,13 @@ pub(super) enum CliError {
     /// A start could not be recorded.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The digest cache cannot be shown or cleared. Packing goes on without it.
+    #[error("cannot use {what}")]
+    DigestCache {
+        what: String,
+        #[source]
+        cause: io::Error,
+    },
     /// Output could not be written.
     #[error("cannot write {what}")]
     Output {
@@ -96,7 +103,7 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Host(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
-            Self::Output { .. } => exit_code::FAILURE,
+            Self::Output { .. } | Self::DigestCache { .. } => exit_code::FAILURE,
             Self::Oci(error) => of_oci(error),
             Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
@@ -113,6 +120,7 @@ impl CliError {
                 | PackError::VariantTag { .. }
                 | PackError::CacheDirectory { .. } => exit_code::USAGE,
                 PackError::Snapshot(_)
+                | PackError::KnownLayer { .. }
                 | PackError::Sample { .. }
                 | PackError::Whiteout { .. }
                 | PackError::Layer(

@@ -181,6 +181,8 @@ impl ImageArguments {
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
             modified: self.timestamp,
             temporary: std::env::temp_dir(),
+            digest_cache: None,
+            verify_sources: false,
         })
     }
 

@@ -1,6 +1,7 @@
 //! The command line: arguments, printing, exit codes. Must not know formats or HTTP.
 
 mod cache;
+mod digest_cache;
 mod error;
 mod image_arguments;
 mod inspect;
@@ -46,6 +47,7 @@ enum Command {
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
     Cache(cache::CacheArguments),
+    DigestCache(digest_cache::DigestCacheArguments),
     Profile(profile::ProfileArguments),
     Record(Box<record::RecordArguments>),
     #[command(hide = true)]
@@ -92,6 +94,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
         Command::Cache(arguments) => cache::run(&arguments),
+        Command::DigestCache(arguments) => digest_cache::run(&arguments).map(|()| exit_code::OK),
         Command::Record(arguments) => record::run(&arguments),
         Command::RecordWatchdog(arguments) => {
             record::run_watchdog(&arguments);

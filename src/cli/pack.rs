@@ -8,8 +8,8 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    CliError, ProgressArguments, cache::contract_text, image_arguments::ImageArguments, output,
-    plan_text::plan_text, progress::Progress,
+    CliError, ProgressArguments, cache::contract_text, digest_cache::DigestCacheUse,
+    image_arguments::ImageArguments, output, plan_text::plan_text, progress::Progress,
 };
 use crate::{
     compile_cache::lint::Severity,
@@ -46,6 +46,8 @@ pub(super) struct PackArguments {
     #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
     format: FormatArgument,
     #[command(flatten)]
+    digest_cache: DigestCacheUse,
+    #[command(flatten)]
     progress: ProgressArguments,
 }
 
@@ -59,7 +61,9 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
     let reference = arguments.tag.as_deref().map(reference).transpose()?;
     check_destinations(arguments, reference.as_ref())?;
     let progress = Progress::new(&arguments.progress);
-    let prepared = prepare(arguments.image.options()?, || arguments.image.registry.open())?;
+    let mut options = arguments.image.options()?;
+    arguments.digest_cache.apply(&mut options)?;
+    let prepared = prepare(options, || arguments.image.registry.open())?;
     if !arguments.progress.quiet {
         say(&prepared, |line| progress.line(line));
     }

@@ -16,6 +16,8 @@ pub(super) struct Progress {
     bar: ProgressBar,
     /// Whether events are written as lines.
     lines: bool,
+    /// Whether warnings are written.
+    warnings: bool,
 }
 
 impl Progress {
@@ -25,7 +27,7 @@ impl Progress {
         let target = if bars { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(None, target);
         log::beside(&bar, arguments.quiet);
-        Self { bar, lines: !silent }
+        Self { bar, lines: !silent, warnings: !arguments.quiet }
     }
 
     /// Ends the bar.
@@ -71,6 +73,16 @@ impl Observer for Progress {
 
     fn layer_done(&self, title: &str, digest: Digest, size: u64) {
         self.line(&format!("layer {digest} {} {title}", output::size(size)));
+    }
+
+    fn layer_known(&self, title: &str, digest: Digest, size: u64) {
+        self.line(&format!("layer {digest} {} {title} (known)", output::size(size)));
+    }
+
+    fn warning(&self, text: &str) {
+        if self.warnings {
+            self.bar.suspend(|| output::warning(text));
+        }
     }
 
     fn sending(&self, destination: &str, total: u64) {

@@ -5,6 +5,7 @@ use std::{io, path::PathBuf};
 use crate::{
     base::BaseError,
     compile_cache::{CacheError, Kind, lint::Finding},
+    digest::Digest,
     layer::LayerError,
     oci::OciError,
     plan::PlanError,
@@ -123,6 +124,19 @@ pub enum PackError {
         available: u64,
         /// Bytes that are needed.
         needed: u64,
+    },
+    /// What the digest cache keeps of a layer is wrong. It is forgotten by now.
+    #[error(
+        "the digest cache knew the layer of {title} as {expected}, but its files give {actual}; the cache has forgotten \
+         the layer: pack again, with --verify-sources to have all others looked at as well"
+    )]
+    KnownLayer {
+        /// What the layer holds.
+        title: String,
+        /// The digest in the cache.
+        expected: Digest,
+        /// The digest of what the files give.
+        actual: Digest,
     },
     /// Threads could not be started.
     #[error("cannot start threads")]

@@ -5,6 +5,7 @@ mod cache_labels;
 mod caches;
 mod entries;
 mod error;
+mod known;
 mod seal_layers;
 mod survey;
 mod write;
@@ -20,6 +21,7 @@ use crate::{
     base::{Base, BaseChoice, BaseError},
     blob::Spool,
     compile_cache::CacheRecord,
+    digest_cache::DigestCache,
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar},
     oci::{self, OciError, Platform},
@@ -72,6 +74,11 @@ pub struct PackOptions {
     pub modified: i64,
     /// Where temporary files go.
     pub temporary: PathBuf,
+    /// Keeps what sealing layers finds out from one run to the next; `None` keeps nothing.
+    pub digest_cache: Option<DigestCache>,
+    /// Whether all sources are read, whatever the digest cache knows, and layers that a layout has already are looked
+    /// at.
+    pub verify_sources: bool,
 }
 
 /// Format of an image's layers.

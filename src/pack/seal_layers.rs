@@ -8,10 +8,13 @@ use std::{
     thread,
 };
 
-use super::{LayerSpec, PackError, PackOptions};
+use super::{
+    LayerSpec, PackError, PackOptions,
+    known::{Found, Known},
+};
 use crate::{
     blob::Spool,
-    layer::{LayerFormat, SealOptions, SealedLayer, Workers, seal},
+    layer::{LayerError, LayerFormat, Recorder, SealOptions, SealedLayer, Workers, seal_recorded},
     oci::Layout,
     plan::LayerKind,
     progress::Observer,
@@ -24,7 +27,8 @@ const BUFFERS_MAX: u64 = 192 << 20;
 /// Buffers that one layer takes.
 const BUFFERS_OF_LAYER: u64 = 4;
 
-/// Seals `specs` and returns them in order. With a `layout`, blobs are written there as they are hashed.
+/// Seals those of `specs` that the digest cache does not know and returns all in order. With a `layout`, blobs are
+/// written there as they are hashed.
 pub(super) fn seal_layers(
     specs: &[LayerSpec],
     options: &PackOptions,
@@ -34,7 +38,11 @@ pub(super) fn seal_layers(
 ) -> Result<Vec<SealedLayer>, PackError> {
     let workers = Workers::new(options.threads).map_err(PackError::Threads)?;
     let format = options.format.format();
-    let on_bytes = |bytes| observer.hashed(bytes);
+    let on_bytes = |bytes| {
+        observer.hashed(bytes);
+        observer.sources_read(bytes);
+    };
+    let known = Known::new(options, observer);
     let seal_options = SealOptions { workers: &workers, spool, on_bytes: &on_bytes };
 
     let mut order: Vec<usize> = (0..specs.len()).collect();
@@ -46,10 +54,24 @@ pub(super) fn seal_layers(
     let work = || {
         while !failed.load(Ordering::Relaxed) {
             let Some(&index) = order.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let result = seal_one(&specs[index], &format, &seal_options, layout);
-            match &result {
-                Ok(sealed) => observer.layer_done(&specs[index].title, sealed.digest, sealed.size),
-                Err(_) => failed.store(true, Ordering::Relaxed),
+            let spec = &specs[index];
+            let result = match known.find(spec, &*format) {
+                Found::Known(key, layer) => known.use_it(spec, key, layer, layout),
+                Found::ToSeal(mut remembered) => {
+                    let recorder = remembered.as_mut().and_then(|remembered| remembered.recording.as_mut());
+                    let recorder = recorder.map(|recording| recording as &mut dyn Recorder);
+                    let result = seal_one(spec, &format, &seal_options, layout, recorder, known.verifies());
+                    if let Ok(sealed) = &result {
+                        observer.layer_done(&spec.title, sealed.digest, sealed.size);
+                        if let Some(remembered) = remembered {
+                            known.keep(spec, remembered, sealed);
+                        }
+                    }
+                    result
+                }
+            };
+            if result.is_err() {
+                failed.store(true, Ordering::Relaxed);
             }
             *results[index].lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         }
@@ -73,17 +95,29 @@ fn seal_one(
     format: &Arc<dyn LayerFormat>,
     options: &SealOptions<'_>,
     layout: Option<&Layout>,
+    recorder: Option<&mut dyn Recorder>,
+    verify: bool,
 ) -> Result<SealedLayer, PackError> {
-    // Whose file it was that changed is for the exit code.
-    let named = |error| match spec.kind {
+    let named = |error| named(spec, error);
+    let Some(layout) = layout else {
+        return seal_recorded(&spec.entries, format, options, None, recorder).map_err(named);
+    };
+    let mut writer = layout.blob_writer()?;
+    let sealed = seal_recorded(&spec.entries, format, options, Some(&mut writer), recorder).map_err(named)?;
+    if verify {
+        writer.commit_verified(sealed.digest)?;
+    } else {
+        writer.commit(sealed.digest)?;
+    }
+    Ok(sealed)
+}
+
+/// Why a layer could not be made. Whose file it was that changed is for the exit code.
+pub(super) fn named(spec: &LayerSpec, error: LayerError) -> PackError {
+    match spec.kind {
         LayerKind::Cache => PackError::CacheLayer(error),
         _ => PackError::Layer(error),
-    };
-    let Some(layout) = layout else { return seal(&spec.entries, format, options, None).map_err(named) };
-    let mut writer = layout.blob_writer()?;
-    let sealed = seal(&spec.entries, format, options, Some(&mut writer)).map_err(named)?;
-    writer.commit(sealed.digest)?;
-    Ok(sealed)
+    }
 }
 
 /// Bytes of payload in a layer.

@@ -10,7 +10,7 @@ use chrono::{DateTime, SecondsFormat};
 use oci_spec::image::{ImageIndexBuilder, MediaType};
 use serde::Serialize;
 
-use super::{LayerSpec, PackError, Prepared, cache_labels, seal_layers};
+use super::{LayerSpec, PackError, Prepared, cache_labels, known, seal_layers};
 use crate::{
     blob::{BlobContent, MemoryBlob},
     compile_cache::{CacheRecord, MOUNTED_AT_DEFAULT},
@@ -212,7 +212,11 @@ impl Prepared {
         // A file system that cannot say how much is free is no reason to stop.
         if let Ok(free) = rustix::fs::statvfs(path) {
             let available = free.f_bavail.saturating_mul(free.f_frsize);
-            let needed = self.stored_payload();
+            let mut needed = self.stored_payload();
+            if needed > available {
+                // What is there already takes no more space; to find that out takes time.
+                needed = needed.saturating_sub(known::stored_there(&self.layers, &self.options, &layout));
+            }
             if needed > available {
                 return Err(PackError::DiskSpace { path: path.to_owned(), available, needed });
             }

@@ -102,7 +102,7 @@ impl Default for RegistryOptions {
             authfile: None,
             concurrency: 4,
             retries: 8,
-            stall: Duration::from_secs(60),
+            stall: Duration::from_mins(1),
             chunk: None,
             mount_from: Vec::new(),
             memory: None,

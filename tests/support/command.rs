@@ -1,6 +1,6 @@
 //! The command as users run it.
 
-use std::process::Output;
+use std::{ffi::OsStr, process::Output};
 
 use assert_cmd::Command;
 
@@ -11,14 +11,22 @@ pub struct Run {
     pub stderr: String,
 }
 
-/// Runs the command in the repository's root.
+/// Runs the command in the repository's root, without a digest cache: what one test packed must not be known to
+/// another, nor to whoever runs the tests.
 pub fn starcar(arguments: &[&str]) -> Run {
+    starcar_in(OsStr::new(""), arguments)
+}
+
+/// As [`starcar`], with a digest cache.
+pub fn starcar_in(digest_cache: &OsStr, arguments: &[&str]) -> Run {
     let output: Output = Command::cargo_bin("starcar")
         .unwrap()
         .args(arguments)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .env_remove("SOURCE_DATE_EPOCH")
         .env("NO_COLOR", "1")
+        .env("STARCAR_DIGEST_CACHE", digest_cache)
+        .env_remove("STARCAR_DIGEST_CACHE_LIMIT")
         .output()
         .unwrap();
     Run {
