@@ -15,9 +15,11 @@ use serde_json::Value;
 use starcar::{
     digest::Digest,
     digest_cache::{DigestCache, LIMIT_DEFAULT, Usage},
-    pack::{Destination, FormatChoice, PackOptions, prepare},
+    pack::{Destination, FormatChoice, PackOptions, Prepared, prepare},
+    registry::{Registry, RegistryOptions},
 };
 
+use support::registry::FakeRegistry;
 use ten_shards::{Heard, LAYER, Place, SHARDS, edit_secretly, settle, shard, shard_name};
 
 #[test]
@@ -87,6 +89,42 @@ fn known_layers_go_to_other_places() {
         }
         assert!(files[0] == files[1] && files[0] == files[2]);
         place.pack(PackOptions { format, ..place.options() }, "third");
+    }
+}
+
+#[test]
+fn a_push_reads_what_the_registry_lacks() {
+    let place = Place::new();
+    let registry = FakeRegistry::open();
+    let (model, elsewhere) = (place.path("model"), place.path("elsewhere"));
+    let push = |prepared: &Prepared, name: &str| {
+        let heard = Heard::default();
+        let destination = Destination::Registry {
+            registry: Registry::new(RegistryOptions::default()).unwrap(),
+            reference: format!("{}/{name}:v1", registry.address()).parse().unwrap(),
+        };
+        (prepared.write(&[destination], &heard), heard)
+    };
+    let (first, heard) = push(&place.prepare(), "models/one");
+    let first = first.unwrap();
+    assert_eq!((first.digest, heard.read()), (place.expected(), heard.total.into_inner()));
+
+    let prepared = place.prepare();
+    fs::rename(&model, &elsewhere).unwrap();
+    let (again, heard) = push(&prepared, "models/one");
+    assert_eq!((again.unwrap().digest, heard.read()), (first.digest, 0));
+    fs::rename(&elsewhere, &model).unwrap();
+
+    // To a registry that has none of it, layers are made of the files, and have the digests that were known.
+    let other = FakeRegistry::open();
+    let name = format!("{}/models/other:v1", other.address());
+    let arguments = ["pack", model.to_str().unwrap(), "--base", "scratch", "--profile", "none"];
+    let run = place.starcar(&[&arguments[..], &["-t", &name, "--push"]].concat());
+    assert_eq!((run.code, run.stdout.trim_end()), (0, first.digest.to_string().as_str()), "{}", run.stderr);
+    assert_eq!(run.stderr.matches("(known)").count(), first.layers.len());
+    for layer in first.layers {
+        let blob = other.blob("models/other", layer.digest).unwrap();
+        assert_eq!((Digest::of(&blob), blob.len() as u64), (layer.digest, layer.size));
     }
 }
 
