@@ -14,8 +14,9 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-from consumers import image, models, node as nodes, registry as registries, trees  # noqa: E402
+from consumers import certificates, image, models, node as nodes, proxy, registry as registries, token_server, trees  # noqa: E402
 from consumers.proc import run, unmount_all  # noqa: E402
+from pushing import HTPASSWD, IDENTITY, PASSWORD, USER  # noqa: E402
 
 # A shell's background job ignores these, and so would all that the tests start and interrupt.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -32,7 +33,7 @@ def bin_dir():
     for name in ("containerd", "ctr", "containerd-shim-runc-v2", "snapshotter", "reader", "reader-db", "registry"):
         if not os.access(path / name, os.X_OK):
             pytest.fail(f"{path / name} is missing: run tests/e2e/setup", pytrace=False)
-    for name in ("ctr-remote", "runc", "skopeo", "umoci", "fusermount3", "gzip", "tar", "strace"):
+    for name in ("ctr-remote", "runc", "skopeo", "umoci", "fusermount3", "gzip", "tar", "strace", "docker-registry", "openssl"):
         if not shutil.which(name):
             pytest.fail(f"{name} is not installed: run tests/e2e/setup", pytrace=False)
     if os.geteuid() != 0:
@@ -73,6 +74,81 @@ def registry(bin_dir, scratch):
     server = registries.Registry(bin_dir / "registry", scratch / "registry")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def fresh_registry(bin_dir, tmp_path):
+    """The same, empty, and of one test alone; what it was sent does not outlive the test."""
+    server = registries.Registry(bin_dir / "registry", tmp_path / "registry")
+    yield server
+    server.stop()
+    shutil.rmtree(server.root, ignore_errors=True)
+
+
+@pytest.fixture
+def debian_registry(bin_dir, tmp_path):
+    """Debian's docker-registry 2.8."""
+    server = registries.DebianRegistry(tmp_path / "docker-registry")
+    yield server
+    server.stop()
+    shutil.rmtree(server.root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def htpasswd(scratch):
+    """The `auth` part of a registry's configuration that lets USER in with PASSWORD."""
+    file = scratch / "htpasswd"
+    file.write_text(HTPASSWD)
+    return f"auth:\n  htpasswd:\n    realm: e2e\n    path: {file}\n"
+
+
+@pytest.fixture(params=["distribution 3", "docker-registry 2.8"])
+def password_registry(request, bin_dir, tmp_path, htpasswd):
+    """A registry that USER may use with PASSWORD: distribution 3, and Debian's 2.8."""
+    if request.param == "distribution 3":
+        server = registries.Registry(bin_dir / "registry", tmp_path / "registry", auth=htpasswd, basic=(USER, PASSWORD))
+    else:
+        server = registries.DebianRegistry(tmp_path / "registry", auth=htpasswd, basic=(USER, PASSWORD))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def token_service(bin_dir, tmp_path):
+    """token_service(lifetime=…) -> (registry, token server) of a registry with `auth: token`."""
+    started = []
+
+    def start(lifetime=60):
+        pair = certificates.signing_pair(tmp_path / "tokens")
+        tokens = token_server.TokenServer(pair, users={USER: PASSWORD}, identities={IDENTITY}, lifetime=lifetime)
+        started.append(tokens)
+        server = registries.Registry(bin_dir / "registry", tmp_path / "registry", auth=tokens.auth(pair))
+        started.append(server)
+        return server, tokens
+
+    yield start
+    for each in reversed(started):
+        each.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(scratch):
+    """A certificate authority that no system trusts."""
+    return certificates.Authority(scratch / "authority")
+
+
+@pytest.fixture
+def through():
+    """through(registry, rate=None) -> a TCP proxy before it."""
+    started = []
+
+    def start(registry, rate=None):
+        started.append(proxy.Proxy(registry.host, rate))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.stop()
 
 
 @pytest.fixture(scope="session")
