@@ -27,6 +27,8 @@ class Registry:
     `pair` makes it HTTPS, `client_ca` asks for client certificates as `client` is one.
     """
 
+    counts = True
+
     def __init__(self, binary, directory, addr="127.0.0.1:0", auth=None, basic=None, pair=None, client_ca=None, client=None):
         directory.mkdir(parents=True, exist_ok=True)
         self.root = directory / "blobs"
@@ -135,6 +137,8 @@ class Registry:
 
 class DebianRegistry(Registry):
     """Debian's docker-registry 2.8, which counts nothing and drops what a broken connection brought of a blob."""
+
+    counts = False
 
     def __init__(self, directory, auth=None, basic=None):
         directory.mkdir(parents=True, exist_ok=True)
