@@ -86,6 +86,24 @@ def fresh_registry(bin_dir, tmp_path):
 
 
 @pytest.fixture
+def second_registry(bin_dir, tmp_path):
+    """Another one, which shares nothing with fresh_registry."""
+    server = registries.Registry(bin_dir / "registry", tmp_path / "second-registry")
+    yield server
+    server.stop()
+    shutil.rmtree(server.root, ignore_errors=True)
+
+
+@pytest.fixture(params=["referrers API", "tag scheme"])
+def referring_registry(request, bin_dir, tmp_path):
+    """A registry of each of the two ways to find what refers to an image; `api` tells which."""
+    server = registries.Registry(bin_dir / "registry", tmp_path / "registry", referrers=request.param == "referrers API")
+    server.api = request.param == "referrers API"
+    yield server
+    server.stop()
+
+
+@pytest.fixture
 def debian_registry(bin_dir, tmp_path):
     """Debian's docker-registry 2.8."""
     server = registries.DebianRegistry(tmp_path / "docker-registry")
@@ -115,12 +133,12 @@ def password_registry(request, bin_dir, tmp_path, htpasswd):
 
 @pytest.fixture
 def token_service(bin_dir, tmp_path):
-    """token_service(lifetime=…) -> (registry, token server) of a registry with `auth: token`."""
+    """token_service(lifetime=…, grants=…) -> (registry, token server) of a registry with `auth: token`."""
     started = []
 
-    def start(lifetime=60):
+    def start(**options):
         pair = certificates.signing_pair(tmp_path / "tokens")
-        tokens = token_server.TokenServer(pair, users={USER: PASSWORD}, identities={IDENTITY}, lifetime=lifetime)
+        tokens = token_server.TokenServer(pair, users={USER: PASSWORD}, identities={IDENTITY}, **options)
         started.append(tokens)
         server = registries.Registry(bin_dir / "registry", tmp_path / "registry", auth=tokens.auth(pair))
         started.append(server)

@@ -11,6 +11,7 @@ class Proxy:
 
     cut(at, …): when so many bytes have gone up, counted over all connections, the connection that sent the last of
     them breaks; the target gets every byte up to there. stall(at): from there on nothing more moves on that connection.
+    cut_down(at, …) is as cut, counted in what the target sends.
     """
 
     def __init__(self, target, rate=None):
@@ -19,7 +20,7 @@ class Proxy:
         self.rate = rate
         self.up = self.down = self.connections = 0
         self.happened = []
-        self._plan = []
+        self._plan, self._plan_down = [], []
         self._open_at = 0.0
         self._tasks = set()
         self._loop = asyncio.new_event_loop()
@@ -37,10 +38,13 @@ class Proxy:
     def stall(self, *at):
         self._plan = sorted([*self._plan, *((place, "stall") for place in at)])
 
+    def cut_down(self, *at):
+        self._plan_down = sorted([*self._plan_down, *at])
+
     def reset(self):
         """Counts from here on, with no plans."""
         self.up = self.down = self.connections = 0
-        self.happened, self._plan = [], []
+        self.happened, self._plan, self._plan_down = [], [], []
 
     def stop(self):
         async def end():
@@ -103,6 +107,10 @@ class Proxy:
 
     async def _down(self, reader, writer):
         while piece := await reader.read(PIECE):
+            if self._plan_down and self.down + len(piece) >= self._plan_down[0]:
+                self.happened.append((self._plan_down.pop(0), "cut down"))
+                writer.transport.abort()
+                return
             self.down += len(piece)
             writer.write(piece)
             await writer.drain()

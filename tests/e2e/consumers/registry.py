@@ -25,11 +25,13 @@ class Registry:
 
     `auth` is the `auth` part of its configuration, `basic` (user, password) what the tests' own requests bring.
     `pair` makes it HTTPS, `client_ca` asks for client certificates as `client` is one.
+    With `referrers` it has the referrers API, which distribution lacks.
     """
 
     counts = True
 
-    def __init__(self, binary, directory, addr="127.0.0.1:0", auth=None, basic=None, pair=None, client_ca=None, client=None):
+    def __init__(self, binary, directory, addr="127.0.0.1:0", auth=None, basic=None, pair=None, client_ca=None, client=None,
+                 referrers=False):
         directory.mkdir(parents=True, exist_ok=True)
         self.root = directory / "blobs"
         more = []
@@ -40,6 +42,8 @@ class Registry:
             more += ["-tls-cert", pair.cert, "-tls-key", pair.key]
         if client_ca:
             more += ["-client-ca", client_ca]
+        if referrers:
+            more += ["-referrers"]
         self.context = None
         if pair:
             # The tests' own questions need no proof of who answers.

@@ -20,8 +20,10 @@ LEEWAY = 60
 
 
 class TokenServer:
-    def __init__(self, pair, users=None, identities=(), lifetime=60):
+    def __init__(self, pair, users=None, identities=(), lifetime=60, grants=("pull", "push", "delete", "*")):
         self.users, self.identities, self.lifetime = dict(users or {}), set(identities), lifetime
+        # What may be done at all, whatever is asked for.
+        self.grants = set(grants)
         self.requests, self.given = [], []
         self._key = pair.key.read_text()
         pem = pair.cert.read_text().split("-----")[2]
@@ -98,7 +100,7 @@ class TokenServer:
         for scope in scopes:
             kind, _, rest = scope.partition(":")
             name, _, actions = rest.rpartition(":")
-            access.append({"type": kind, "name": name, "actions": actions.split(",")})
+            access.append({"type": kind, "name": name, "actions": [each for each in actions.split(",") if each in self.grants]})
         claims = {"iss": ISSUER, "sub": user, "aud": SERVICE, "jti": str(next(self._count)), "access": access,
                   "iat": now, "nbf": now - 10, "exp": now + self.lifetime - LEEWAY}
         return jwt.encode(claims, self._key, algorithm="RS256", headers={"x5c": self._chain})

@@ -7,7 +7,8 @@
 // a list of all requests. A POST to any of the three begins to count anew.
 //
 // -auth names a file with the `auth` part of a registry's configuration, -tls-cert
-// and -tls-key make it HTTPS, -client-ca asks for client certificates as well.
+// and -tls-key make it HTTPS, -client-ca asks for client certificates as well. With
+// -referrers it has the referrers API too, which distribution lacks.
 package main
 
 import (
@@ -193,6 +194,7 @@ func main() {
 	certificate := flag.String("tls-cert", "", "PEM file of a certificate: HTTPS instead of HTTP")
 	key := flag.String("tls-key", "", "PEM file of its key")
 	clients := flag.String("client-ca", "", "PEM file of what client certificates must be signed by")
+	api := flag.Bool("referrers", false, "answer the referrers API")
 	flag.Parse()
 	text := fmt.Sprintf(settings, *root, *addr)
 	if *auth != "" {
@@ -220,7 +222,10 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	app := handlers.NewApp(context.Background(), cfg)
+	var app http.Handler = handlers.NewApp(context.Background(), cfg)
+	if *api {
+		app = &referrers{next: app, known: map[string][]descriptor{}}
+	}
 	server.Handler = &counter{next: app, served: map[string]*served{}, received: map[string]*received{}}
 	fmt.Println(l.Addr())
 	if *certificate != "" {
