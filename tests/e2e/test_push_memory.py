@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from model_files import MIB, write_model
+from model_files import MIB
+from pushing import sparse_model
 from test_memory import GIB, room, run_watched  # noqa: F401
 
 LARGEST = 300 * MIB
@@ -13,7 +14,7 @@ MOST_DISK = 50 * MIB
 
 @pytest.mark.parametrize("gib", [1, 4])
 def test_memory_and_disk_of_a_push(fresh_registry, room, gib, measured):  # noqa: F811
-    model = write_model(room / "model", gib * GIB, shards=8, seed=gib)
+    model = sparse_model(room / "model", gib * GIB, shards=8)
     ref = fresh_registry.ref(f"memory/{gib}-gib")
     watch, _ = run_watched(["pack", model, "-t", ref, "--push", "--base", "scratch", "--concurrency", 8], room)
     assert sum(layer["size"] for layer in fresh_registry.manifest(ref)["layers"]) > gib * GIB

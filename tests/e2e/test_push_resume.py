@@ -7,7 +7,7 @@ import pytest
 
 from model_files import MIB, write_model
 from packing import pack
-from pushing import State, check_image, finish, killed_at, layout_size
+from pushing import State, check_image, killed_at, layout_size
 
 SEED = 20261121
 KILLS = 20
@@ -92,61 +92,84 @@ def test_debians_registry_gets_broken_blobs_anew(debian_registry, through, small
         measured(f"cut at {tenth}/10: {proxy.up / size:.2f} of the size went through")
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """A model of 2 GB in four shards, its layout, and a digest cache that knows it."""
-    root = tmp_path_factory.mktemp("large")
-    assert shutil.disk_usage(root).free > 10_000_000_000, f"{root} has too little room for this test"
-    model = write_model(root / "model", 2_000_000_000, shards=4, seed=2)
-    digest = pack(model, root / "image.oci", env={"STARCAR_DIGEST_CACHE": root / "digests"}).digest
-    yield model, root / "image.oci", digest, layout_size(root / "image.oci", digest), root / "digests"
-    shutil.rmtree(root)
+class Killed:
+    """A model, its layout, a digest cache that knows it; pushes of either, alternately."""
+
+    def __init__(self, root, size, seed):
+        assert shutil.disk_usage(root).free > 5 * size, f"{root} has too little room for this test"
+        self.root, self.model, self.layout = root, write_model(root / "model", size, shards=4, seed=seed), root / "image.oci"
+        self.env = {"STARCAR_DIGEST_CACHE": root / "digests"}
+        self.digest = pack(self.model, self.layout, env=self.env).digest
+        self.size = layout_size(self.layout, self.digest)
+
+    def command(self, number, ref):
+        if number % 2:
+            return ["push", f"oci:{self.layout}", ref]
+        return ["pack", self.model, "-t", ref, "--push", "--base", "scratch"]
 
 
-def test_twenty_kills(fresh_registry, large, tmp_path, measured):
-    """SIGKILL when the registry has received a random part of 2 GB; the next run sends what is missing and no more."""
-    model, layout, digest, size, digests = large
+@pytest.fixture
+def killed(tmp_path):
+    """killed(size, seed) -> Killed"""
+    made = []
+
+    def make(size, seed):
+        made.append(Killed(tmp_path, size, seed))
+        return made[-1]
+
+    yield make
+    for each in made:
+        shutil.rmtree(each.model)
+        shutil.rmtree(each.layout)
+
+
+def random_parts():
+    """KILLS numbers between 0 and 1, one in each of as many equal parts, in random order."""
     print(f"seed {SEED}")
     generator = random.Random(SEED)
     parts = [(part + generator.random()) / KILLS for part in range(KILLS)]
     generator.shuffle(parts)
+    return parts
+
+
+def test_twenty_kills(fresh_registry, killed, tmp_path, measured):
+    """SIGKILL when the registry has received a random part of 256 MB; the next run sends what is missing, no more."""
+    image, ref = killed(256_000_000, 2), fresh_registry.ref("killed")
     met, worst, seconds = 0, 0, 0
-    ref = fresh_registry.ref("killed")
-    for number, part in enumerate(parts):
+    for number, part in enumerate(random_parts()):
+        # Blobs that it had of an earlier round would not be sent again.
         fresh_registry.forget()
-        state = State(tmp_path / f"state-{number}")
-        env = {"STARCAR_DIGEST_CACHE": digests}
-        if number % 2:
-            arguments = ["push", f"oci:{layout}", ref]
-        else:
-            arguments = ["pack", model, "-t", ref, "--push", "--base", "scratch"]
-        met += killed_at(state.start(*arguments, env=env), lambda: fresh_registry.bytes_received() >= part * size)
+        state, command = State(tmp_path / f"state-{number}"), image.command(number, ref)
+        met += killed_at(state.start(*command, env=image.env), lambda: fresh_registry.bytes_received() >= part * image.size)
         before = fresh_registry.bytes_received()
-        assert not fresh_registry.holds(ref) or before >= size
-        done = state.run(*arguments, env=env)
+        done = state.run(*command, env=image.env)
         received = fresh_registry.bytes_received()
-        assert done.digest == digest
-        assert check_image(fresh_registry, ref, digest) == size
-        assert received <= size + SLACK, f"kill {number} of seed {SEED}: {before} bytes before, {received - before} after"
-        worst, seconds = max(worst, received - size), seconds + done.seconds
-        shutil.rmtree(state.dir)
+        assert done.digest == image.digest
+        assert check_image(fresh_registry, ref, image.digest) == image.size
+        assert received <= image.size + SLACK, f"kill {number} of seed {SEED}: {before} bytes before, {received - before} after"
+        worst, seconds = max(worst, received - image.size), seconds + done.seconds
     measured(f"{met} of {KILLS} kills met a living push; at most {worst} bytes were sent twice; "
-             f"the runs afterwards took {seconds:.0f} s together")
+             f"the runs afterwards took {seconds:.1f} s together")
     assert met >= KILLS * 3 / 4, f"only {met} of {KILLS} kills met a living process"
 
 
-def test_kills_in_a_row(fresh_registry, large, tmp_path, measured):
-    """Each of five runs is killed in turn, at one destination: all that they sent together is the image."""
-    model, _, digest, size, digests = large
-    ref, state = fresh_registry.ref("killed-in-a-row"), State(tmp_path / "state")
-    arguments, env = ["pack", model, "-t", ref, "--push", "--base", "scratch"], {"STARCAR_DIGEST_CACHE": digests}
-    for part in range(1, 6):
-        killed_at(state.start(*arguments, env=env), lambda: fresh_registry.bytes_received() >= part * size / 6)
-    finish(state.start(*arguments, env=env))
-    received = fresh_registry.bytes_received()
-    assert check_image(fresh_registry, ref, digest) == size
-    measured(f"{received - size} bytes were sent twice by six runs")
-    assert received <= size + 5 * SLACK
+def test_twenty_kills_of_two_gigabytes(fresh_registry, killed, tmp_path, measured):
+    """Five kills in a row at each of four destinations: every run goes on where the one before was killed."""
+    image, ref, parts = killed(2_000_000_000, 3), fresh_registry.ref("killed"), random_parts()
+    met, worst = 0, 0
+    for destination in range(4):
+        fresh_registry.forget()
+        state, command = State(tmp_path / f"state-{destination}"), image.command(destination, ref)
+        for part in sorted(parts[destination::4]):
+            met += killed_at(state.start(*command, env=image.env), lambda: fresh_registry.bytes_received() >= part * image.size)
+        done = state.run(*command, env=image.env)
+        received = fresh_registry.bytes_received()
+        assert done.digest == image.digest
+        assert check_image(fresh_registry, ref, image.digest) == image.size
+        assert received <= image.size + 5 * SLACK, f"destination {destination} of seed {SEED}"
+        worst = max(worst, received - image.size)
+    measured(f"{met} of {KILLS} kills met a living push; at most {worst} bytes were sent twice after five")
+    assert met >= KILLS * 3 / 4, f"only {met} of {KILLS} kills met a living process"
 
 
 def test_debians_registry_after_a_kill(debian_registry, through, small, tmp_path):
