@@ -18,7 +18,11 @@ def models(tmp_path):
 @pytest.fixture
 def push(tmp_path):
     state = State(tmp_path / "state")
-    return lambda model, *arguments, **options: state.run("pack", model, "--base", "scratch", "--push", *arguments, **options)
+
+    def run(model, *arguments, **options):
+        return state.run("pack", model, "--base", "scratch", "--push", *arguments, **options)
+
+    return run
 
 
 def test_several_names(fresh_registry, second_registry, models, push):

@@ -68,6 +68,7 @@ def push(image, tmp_path):
             assert check_image(registry, local, image[1]) == image[2]
         return done
 
+    run.state = state
     return run
 
 
@@ -87,16 +88,15 @@ def test_a_private_authority_of_the_environment(tls_registry, authority, push):
     push(tls_registry, env={"SSL_CERT_FILE": authority.cert})
 
 
-@pytest.mark.parametrize("shape", ["of one registry", "for each registry"])
-def test_a_directory_of_certificates(mutual_registry, authority, client_pair, push, tmp_path, shape):
-    """`--cert-dir DIR` of podman and skopeo is one registry's; docker's certs.d has a directory for each."""
-    directory = tmp_path / "certs.d"
-    place = directory if shape == "of one registry" else directory / mutual_registry.name
+@pytest.mark.parametrize("option", [True, False], ids=["--cert-dir", "certs.d at home"])
+def test_a_directory_of_certificates(mutual_registry, authority, client_pair, push, tmp_path, option):
+    """`--cert-dir DIR` is as podman's and skopeo's; certs.d has a directory for each registry."""
+    place = tmp_path / "certs" if option else push.state.home / ".config/containers/certs.d" / mutual_registry.name
     place.mkdir(parents=True)
     shutil.copy(authority.cert, place / "ca.crt")
     shutil.copy(client_pair.cert, place / "client.cert")
     shutil.copy(client_pair.key, place / "client.key")
-    push(mutual_registry, "--cert-dir", directory)
+    push(mutual_registry, *(["--cert-dir", place] if option else []))
 
 
 def test_a_client_certificate(mutual_registry, authority, client_pair, push):
@@ -109,8 +109,9 @@ def test_without_a_client_certificate(mutual_registry, authority, push):
 
 def test_a_client_certificate_of_somebody_else(mutual_registry, authority, push, tmp_path):
     other = certificates.Authority(tmp_path / "other", "other authority").sign("client", usage="clientAuth")
-    done = push(mutual_registry, "--ca-file", authority.cert, "--client-cert", other.cert, "--client-key", other.key, status=6)
-    refused(done, "certificate")
+    done = push(mutual_registry, "--ca-file", authority.cert, "--client-cert", other.cert, "--client-key", other.key,
+                status=6)
+    refused(done)
 
 
 def test_nobody_is_trusted_without_being_told(tls_registry, push):
@@ -127,7 +128,8 @@ def test_a_wrong_authority(tls_registry, push, tmp_path):
 
 
 def test_a_certificate_for_another_name(bin_dir, authority, push, tmp_path):
-    server = Named(bin_dir / "registry", tmp_path / "registry", pair=authority.sign("elsewhere", hosts=["elsewhere.e2e.test"]))
+    pair = authority.sign("elsewhere", hosts=["elsewhere.e2e.test"])
+    server = Named(bin_dir / "registry", tmp_path / "registry", pair=pair)
     try:
         refused(push(server, "--ca-file", authority.cert, status=6), "certificate")
         assert server.requests() == []
@@ -146,9 +148,13 @@ def test_files_that_hold_no_certificate(tls_registry, push, tmp_path):
     """A wrong file is an error before anything is sent, and is named."""
     empty = tmp_path / "empty.pem"
     empty.write_text("")
-    for arguments in (["--ca-file", empty], ["--ca-file", tmp_path / "missing.pem"],
-                      ["--client-cert", empty, "--client-key", empty]):
-        done = push(tls_registry, *arguments, status=6)
+    for arguments in (
+        ["--ca-file", empty],
+        ["--ca-file", tmp_path / "missing.pem"],
+        ["--client-cert", empty, "--client-key", empty],
+        ["--cert-dir", tmp_path / "no-directory"],
+    ):
+        done = push(tls_registry, *arguments, status=2)
         assert str(arguments[1]) in done.stderr, done.stderr
     assert tls_registry.requests() == []
 
@@ -159,7 +165,7 @@ def test_plain_http_is_never_a_way_out(fresh_registry, push, image, tmp_path):
     state, ref = State(tmp_path / "plain"), f"{NAME}:{port}/plain:latest"
     prefix = with_hosts(tmp_path, **{NAME: "127.0.0.1"})
     state.run("push", f"oci:{image[0]}", ref, status=6, prefix=prefix, timeout=60)
-    state.run("push", f"oci:{image[0]}", ref, "--tls-verify=false", status=6, prefix=prefix, timeout=60)
     assert fresh_registry.requests() == []
-    state.run("push", f"oci:{image[0]}", ref, "--plain-http", prefix=prefix)
-    assert check_image(fresh_registry, fresh_registry.ref("plain"), image[1]) == image[2]
+    for number, option in enumerate(("--plain-http", "--tls-verify=false")):
+        state.run("push", f"oci:{image[0]}", f"{NAME}:{port}/plain-{number}", option, prefix=prefix)
+        assert check_image(fresh_registry, fresh_registry.ref(f"plain-{number}"), image[1]) == image[2]
