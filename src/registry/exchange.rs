@@ -119,7 +119,7 @@ impl Host {
             stall: options.stall,
             base: OnceCell::new(),
             answered: AtomicBool::new(false),
-            habits: Mutex::new(Habits::new(options.chunk)),
+            habits: Mutex::new(Habits::new(options.chunk, registry)),
         }
     }
 

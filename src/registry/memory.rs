@@ -226,7 +226,7 @@ mod tests {
         let memory = Memory::open(directory.path());
         let digest = Digest::of(b"blob");
         memory.has("h", "a", digest);
-        drop(memory.claim("h", "a", digest).map(|mut claim| claim.remember(&"http://h/".parse().unwrap())));
+        memory.claim("h", "a", digest).unwrap().remember(&"http://h/".parse().unwrap());
         for (path, _) in files(&memory.blobs).into_iter().chain(files(&memory.uploads)) {
             fs::write(path, b"{\"version\":1,").unwrap();
         }

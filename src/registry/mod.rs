@@ -7,10 +7,12 @@ mod credentials;
 mod error;
 mod exchange;
 mod failure;
+mod limits;
 mod login;
 mod manifest;
 mod memory;
 mod options;
+mod preflight;
 mod pull;
 mod retry;
 mod session;
@@ -42,8 +44,10 @@ use self::{
 };
 pub use self::{
     error::RegistryError,
+    limits::{KnownRegistry, LimitSource, known_registries, known_registry},
     manifest::RawManifest,
     options::{RegistryOptions, TlsOptions},
+    preflight::{Finding, Preflight, Verdict},
     pull::BlobSource,
 };
 use crate::{blob::BlobContent, digest::Digest};
@@ -171,6 +175,35 @@ impl Registry {
         self.run(session.blob_size(digest, &context)).map(|found| found.is_some())
     }
 
+    /// The digest of the manifest that a reference names; `None` if it names none.
+    pub fn manifest_digest(&self, reference: &Reference) -> Result<Option<Digest>, RegistryError> {
+        match self.pull_manifest(reference) {
+            Ok(manifest) => Ok(Some(manifest.digest)),
+            Err(RegistryError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that the reference's repository can be pushed to, by an upload that is opened and ended. Nothing
+    /// stays behind.
+    ///
+    /// # Errors
+    /// What a push would fail with, before its first byte.
+    pub fn check_push(&self, reference: &Reference) -> Result<(), RegistryError> {
+        let session = self.session(reference)?;
+        self.run(preflight::check_push(&session, reference))
+    }
+
+    /// Finds out what a registry can do that pushes and lazy pulls need; see [`Preflight`]. A blob of a few bytes is
+    /// pushed for that and removed again, where the registry removes blobs.
+    ///
+    /// # Errors
+    /// The registry cannot be reached. All else is part of the answer.
+    pub fn preflight(&self, reference: &Reference) -> Result<Preflight, RegistryError> {
+        let session = self.session(reference)?;
+        self.run(preflight::preflight(self, &session, reference))
+    }
+
     /// Pushes blobs that the reference's repository does not have, several at a time. Returns when all are
     /// stored, or with the first error, after which uploads in progress are abandoned.
     ///
@@ -252,6 +285,20 @@ impl Registry {
         self.remember(session, digest);
         on_event(PushEvent::Done);
         Ok(())
+    }
+
+    /// Pushes a blob that is there only to try things with.
+    async fn push_probe(
+        &self,
+        session: &Session,
+        reference: &Reference,
+        probe: &Arc<dyn BlobContent>,
+    ) -> Result<(), RegistryError> {
+        let context = session.context(reference, format!("push to {}", session.repository()));
+        let (events, _reports) = mpsc::unbounded_channel();
+        let content = Arc::clone(probe);
+        let upload = Upload { session, context: &context, content, mount_from: Vec::new(), events };
+        self.inner.uploader.upload(upload).await
     }
 
     /// Repositories that may have a blob: those that the user names, then those that it was pushed to before.

@@ -1,6 +1,8 @@
 //! How a registry takes blobs, as far as is known: learnt from its answers, for as long as the process lives. Must not
 //! perform requests.
 
+use super::super::limits::known_registry;
+
 /// Length in bytes of the pieces that are tried first on a registry that refuses whole blobs: below the body limits
 /// that proxies are usually given.
 const PIECE_DEFAULT: u64 = 64 << 20;
@@ -24,23 +26,31 @@ pub(in crate::registry) struct Habits {
     strategy: Strategy,
     /// Whether it is settled that pieces do not work.
     no_pieces: bool,
+    /// Longest pieces in bytes that are known to go.
+    piece_max: u64,
     /// Pieces but the last must not be shorter, in bytes (`OCI-Chunk-Min-Length`).
     piece_min: u64,
     lost: u32,
 }
 
 impl Habits {
-    /// Nothing is known; `piece` is what the user wants.
-    pub(in crate::registry) fn new(piece: Option<u64>) -> Self {
-        let strategy = piece.map_or(Strategy::Whole, |piece| Strategy::Pieces(piece.max(1)));
-        Self { strategy, no_pieces: false, piece_min: 0, lost: 0 }
+    /// Nothing is learnt yet of the registry at `host`; `piece` is what the user wants.
+    pub(in crate::registry) fn new(piece: Option<u64>, host: &str) -> Self {
+        let known = known_registry(host);
+        Self {
+            strategy: piece.map_or(Strategy::Whole, |piece| Strategy::Pieces(piece.max(1))),
+            no_pieces: known.is_some_and(|known| known.whole_only),
+            piece_max: known.and_then(|known| known.piece_max).unwrap_or(u64::MAX),
+            piece_min: 0,
+            lost: 0,
+        }
     }
 
     /// How the next request sends.
     pub(in crate::registry) fn strategy(&self) -> Strategy {
         match self.strategy {
             Strategy::Whole => Strategy::Whole,
-            Strategy::Pieces(length) => Strategy::Pieces(length.max(self.piece_min)),
+            Strategy::Pieces(length) => Strategy::Pieces(length.min(self.piece_max).max(self.piece_min)),
         }
     }
 
@@ -111,7 +121,7 @@ mod tests {
 
     #[test]
     fn refused_lengths_are_halved_to_an_end() {
-        let mut habits = Habits::new(None);
+        let mut habits = Habits::new(None, "h");
         assert_eq!(habits.strategy(), Strategy::Whole);
         assert!(habits.too_long(10 << 30));
         assert_eq!(habits.strategy(), Strategy::Pieces(64 << 20));
@@ -125,7 +135,7 @@ mod tests {
 
     #[test]
     fn the_registrys_minimum_is_kept() {
-        let mut habits = Habits::new(Some(1 << 20));
+        let mut habits = Habits::new(Some(1 << 20), "h");
         habits.learn_min(5 << 20);
         assert_eq!(habits.strategy(), Strategy::Pieces(5 << 20));
         assert!(!habits.too_long(5 << 20));
@@ -133,7 +143,7 @@ mod tests {
 
     #[test]
     fn each_way_is_left_once() {
-        let mut habits = Habits::new(None);
+        let mut habits = Habits::new(None, "h");
         assert!(!habits.no_pieces());
         assert!(habits.no_whole());
         assert!(habits.no_pieces());
@@ -142,8 +152,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_known_counts() {
+        let habits = Habits::new(Some(1 << 30), "ghcr.io");
+        assert_eq!(habits.strategy(), Strategy::Pieces(4 << 20));
+        let mut habits = Habits::new(None, "europe-docker.pkg.dev");
+        assert!(!habits.too_long(1 << 30) && !habits.no_whole());
+    }
+
+    #[test]
     fn lost_uploads_lead_to_pieces() {
-        let mut habits = Habits::new(None);
+        let mut habits = Habits::new(None, "h");
         habits.lost();
         assert_eq!(habits.strategy(), Strategy::Whole);
         habits.lost();

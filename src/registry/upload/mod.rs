@@ -206,6 +206,10 @@ impl Running<'_> {
 
     /// Begins again in place of an upload that is of no use any more. Returns whether there is something to send.
     async fn begin_again(&mut self, place: &mut Place) -> Result<bool, RegistryError> {
+        // What an earlier run sent may be made a blob of just now, which leaves no upload to go on with.
+        if place.sent == self.size && self.is_there().await? {
+            return Ok(false);
+        }
         self.joined = false;
         match self.begin().await? {
             Some(next) => {
@@ -243,8 +247,11 @@ impl Running<'_> {
             place.url = url;
         }
         let expected = place.offset + length;
-        let has = answer.header("range").and_then(requests::end_of_range).unwrap_or(expected);
-        if has > expected || has < place.offset {
+        // A registry that took a piece has what it had before: one that names less (ECR names the end of the first
+        // piece for ever) does not count.
+        let said = answer.header("range").and_then(requests::end_of_range);
+        let has = said.filter(|has| *has >= place.offset).unwrap_or(expected);
+        if has > expected {
             let said = format!("it says to have {has} bytes where {expected} were sent");
             return Err(Failure::passing(self.upload.context.protocol(said)));
         }
@@ -283,10 +290,9 @@ impl Running<'_> {
                     self.cancel(place).await;
                     return Err(failure.error);
                 }
-                let may_be_stored = place.sent == self.size;
                 self.tries.wait(failure).await?;
                 // The answer may have been lost, or be an error though the blob was stored.
-                if may_be_stored && self.is_there().await? {
+                if place.sent == self.size && self.is_there().await? {
                     return Ok(false);
                 }
                 return self.synchronize(place).await;
