@@ -11,6 +11,7 @@ pub mod estargz;
 pub mod glob;
 pub mod inspect;
 pub mod layer;
+pub mod naming;
 pub mod natural;
 pub mod oci;
 pub mod pack;

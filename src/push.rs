@@ -11,6 +11,7 @@ use crate::{
     blob::{BlobContent, MemoryBlob},
     digest::Digest,
     inspect::caches_of,
+    naming::{Naming, check_lazy},
     oci::{DEFAULT_TAG, Layout, OciError, Platform, Selector, digest_of, read_image, variant_tag},
     progress::Observer,
     registry::{PushEvent, Reference, Registry},
@@ -26,8 +27,11 @@ pub fn push_image(
     blobs: &[Arc<dyn BlobContent>],
     media_type: &str,
     manifest: &[u8],
+    naming: Naming,
     observer: &dyn Observer,
 ) -> Result<Digest, OciError> {
+    let digest = Digest::of(manifest);
+    naming.check(registry, reference, digest)?;
     observer.sending(&reference.to_string(), blobs.iter().map(|blob| blob.size()).sum());
     let sent: Vec<AtomicU64> = blobs.iter().map(|_| AtomicU64::new(0)).collect();
     let advance = |index: usize, position: u64| {
@@ -50,7 +54,12 @@ pub fn push_image(
         }
         PushEvent::Done => advance(index, blobs[index].size()),
     })?;
-    Ok(registry.push_manifest(reference, media_type, manifest)?)
+    // Somebody else may have taken the tag while the layers were sent.
+    naming.check(registry, reference, digest)?;
+    let name = naming.name(reference, digest);
+    registry.push_manifest(&name, media_type, manifest)?;
+    check_lazy(registry, &name, manifest)?;
+    Ok(digest)
 }
 
 /// Pushes the image that `selector` names in `layout`, after the variants for GPU targets that it lists, each under its
@@ -63,6 +72,7 @@ pub fn push_layout(
     selector: &Selector,
     registry: &Registry,
     reference: &Reference,
+    naming: Naming,
     observer: &dyn Observer,
 ) -> Result<Digest, OciError> {
     let source = (layout.clone(), selector.clone());
@@ -71,9 +81,9 @@ pub fn push_layout(
         let tag = variant_tag(reference.tag().unwrap_or(DEFAULT_TAG), Some(&target));
         let name =
             Reference::with_tag(reference.registry().to_owned(), reference.repository().to_owned(), tag);
-        push_one(layout, &Selector::Digest(digest), registry, &name, observer)?;
+        push_one(layout, &Selector::Digest(digest), registry, &name, naming, observer)?;
     }
-    push_one(layout, selector, registry, reference, observer)
+    push_one(layout, selector, registry, reference, naming, observer)
 }
 
 fn push_one(
@@ -81,6 +91,7 @@ fn push_one(
     selector: &Selector,
     registry: &Registry,
     reference: &Reference,
+    naming: Naming,
     observer: &dyn Observer,
 ) -> Result<Digest, OciError> {
     let source = (layout.clone(), selector.clone());
@@ -93,7 +104,8 @@ fn push_one(
     }
     blobs.push(Arc::new(MemoryBlob::new(image.config_bytes)));
     let media_type = image.manifest.media_type().clone().unwrap_or(MediaType::ImageManifest).to_string();
-    let digest = push_image(registry, reference, &blobs, &media_type, &image.manifest_bytes, observer)?;
+    let digest =
+        push_image(registry, reference, &blobs, &media_type, &image.manifest_bytes, naming, observer)?;
     if digest == image.digest {
         return Ok(digest);
     }

@@ -5,7 +5,7 @@ use std::{env, ffi::OsString, path::PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::{CliError, output, parse};
+use super::{CliError, output, parse, registry_arguments::cache_directory};
 use crate::{
     digest_cache::{DigestCache, LIMIT_DEFAULT, Usage},
     pack::PackOptions,
@@ -131,10 +131,7 @@ fn directory(variable: impl Fn(&'static str) -> Option<OsString>) -> Option<Path
     if let Some(named) = variable(DIRECTORY) {
         return Some(PathBuf::from(named)).filter(|path| !path.as_os_str().is_empty());
     }
-    // The XDG base directory specification has relative paths ignored.
-    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let caches = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-    Some(caches.join("starcar").join("layers"))
+    Some(cache_directory(variable)?.join("layers"))
 }
 
 #[cfg(test)]

@@ -136,6 +136,7 @@ impl CliError {
                 | PackError::CacheLayer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::DiskSpace { .. } => exit_code::IMAGE,
                 PackError::Oci(error) => of_oci(error),
+                PackError::LayerTooLarge { .. } => exit_code::REGISTRY,
                 PackError::Threads(_) => exit_code::FAILURE,
             },
         }
@@ -148,6 +149,7 @@ impl CliError {
                 "--base takes any image instead of {BASE_DEFAULT}, a static busybox (--base /bin/busybox), \
                  or `scratch`, which is enough where the image is mounted as a volume"
             )),
+            Self::Pack(PackError::LayerTooLarge { remedy, .. }) => Some(remedy.clone()),
             Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
@@ -237,7 +239,7 @@ fn of_oci(error: &OciError) -> u8 {
         | OciError::Registry(RegistryError::AuthFile { .. } | RegistryError::Certificate { .. }) => {
             exit_code::USAGE
         }
-        OciError::Registry(_) => exit_code::REGISTRY,
+        OciError::Registry(_) | OciError::TagTaken { .. } => exit_code::REGISTRY,
         _ => exit_code::IMAGE,
     }
 }

@@ -6,6 +6,7 @@ mod error;
 mod image_arguments;
 mod inspect;
 mod log;
+mod naming;
 mod output;
 mod pack;
 mod parse;
@@ -15,6 +16,7 @@ mod profile;
 mod progress;
 mod push;
 mod record;
+mod registry;
 mod registry_arguments;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -46,6 +48,7 @@ enum Command {
     Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
     Inspect(inspect::InspectArguments),
+    Registry(registry::RegistryCommand),
     Cache(cache::CacheArguments),
     DigestCache(digest_cache::DigestCacheArguments),
     Profile(profile::ProfileArguments),
@@ -92,6 +95,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pack(arguments) => pack::run(&arguments).map(|()| exit_code::OK),
         Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
+        Command::Registry(arguments) => registry::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
         Command::Cache(arguments) => cache::run(&arguments),
         Command::DigestCache(arguments) => digest_cache::run(&arguments).map(|()| exit_code::OK),

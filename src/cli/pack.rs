@@ -1,6 +1,7 @@
 //! `starcar pack`
 
 use std::{
+    cell::OnceCell,
     fs,
     path::{Path, PathBuf},
 };
@@ -8,14 +9,21 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use super::{
-    CliError, ProgressArguments, cache::contract_text, digest_cache::DigestCacheUse,
-    image_arguments::ImageArguments, output, plan_text::plan_text, progress::Progress,
+    CliError, ProgressArguments,
+    cache::contract_text,
+    digest_cache::DigestCacheUse,
+    image_arguments::ImageArguments,
+    naming::{NamingArguments, reference},
+    output,
+    plan_text::plan_text,
+    progress::Progress,
 };
 use crate::{
     compile_cache::lint::Severity,
+    naming::Naming,
     oci::{DEFAULT_TAG, Selector, Target, variant_tag},
     pack::{Destination, Packed, Prepared, prepare},
-    registry::Reference,
+    registry::{Reference, Registry},
 };
 
 /// Pack a model snapshot into an image, and write or push it
@@ -29,12 +37,14 @@ pub(super) struct PackArguments {
     /// Write the image: oci:DIR[:tag] or oci-archive:FILE[:tag] (repeatable)
     #[arg(short, long, value_name = "TARGET", help_heading = "Destination")]
     output: Vec<Target>,
-    /// Name of the image in a registry
+    /// Name of the image in a registry (repeatable)
     #[arg(short, long, value_name = "REFERENCE", help_heading = "Destination")]
-    tag: Option<String>,
+    tag: Vec<String>,
     /// Push the image to the registry that --tag names
     #[arg(long, requires = "tag", help_heading = "Destination")]
     push: bool,
+    #[command(flatten)]
+    naming: NamingArguments,
     /// Print the plan and do nothing
     #[arg(long, help_heading = "Destination")]
     dry_run: bool,
@@ -58,12 +68,21 @@ enum FormatArgument {
 }
 
 pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
-    let reference = arguments.tag.as_deref().map(reference).transpose()?;
-    check_destinations(arguments, reference.as_ref())?;
+    let naming = arguments.naming.naming();
+    let references: Vec<Reference> =
+        arguments.tag.iter().map(|text| reference(text, naming)).collect::<Result<_, _>>()?;
+    let reference = references.first();
+    check_destinations(arguments, reference)?;
     let progress = Progress::new(&arguments.progress);
     let mut options = arguments.image.options()?;
     arguments.digest_cache.apply(&mut options)?;
-    let prepared = prepare(options, || arguments.image.registry.open())?;
+    // One client, so that the base's registry and the image's share logins where they are one.
+    let client = OnceCell::new();
+    let open = || match client.get() {
+        Some(registry) => Ok(Registry::clone(registry)),
+        None => arguments.image.registry.open().map(|registry| client.get_or_init(|| registry).clone()),
+    };
+    let prepared = prepare(options, open)?;
     if !arguments.progress.quiet {
         say(&prepared, |line| progress.line(line));
     }
@@ -76,7 +95,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
         let tag = match target {
             Target::Layout { selector: Selector::Only, .. }
             | Target::Archive { selector: Selector::Only, .. } => {
-                reference.as_ref().and_then(Reference::tag).unwrap_or(DEFAULT_TAG)
+                reference.and_then(Reference::tag).unwrap_or(DEFAULT_TAG)
             }
             named => named.new_tag(),
         };
@@ -90,13 +109,19 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
             Target::Registry(_) => {}
         }
     }
-    if let Some(reference) = reference.clone().filter(|_| arguments.push) {
-        destinations.push(Destination::Registry { registry: arguments.image.registry.open()?, reference });
+    if arguments.push {
+        for reference in &references {
+            destinations.push(Destination::Registry {
+                registry: open()?,
+                reference: reference.clone(),
+                naming,
+            });
+        }
     }
     let packed = prepared.write(&destinations, &progress)?;
     progress.finish();
     if !arguments.progress.quiet {
-        say_caches(arguments, reference.as_ref(), &packed);
+        say_caches(arguments, reference, &packed);
     }
     report(arguments, &packed)
 }
@@ -157,8 +182,8 @@ fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
         let mut value = serde_json::to_value(packed).map_err(json_error)?;
         // The names that build tools read from BuildKit's metadata file.
         value["containerimage.digest"] = packed.digest.to_string().into();
-        if let Some(tag) = &arguments.tag {
-            value["image.name"] = tag.as_str().into();
+        if !arguments.tag.is_empty() {
+            value["image.name"] = arguments.tag.join(",").into();
         }
         let mut text = serde_json::to_string_pretty(&value).map_err(json_error)?;
         text.push('\n');
@@ -179,17 +204,6 @@ fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
             output::data(&lines.join("\n"))
         }
         FormatArgument::Json => output::data(&as_json()?),
-    }
-}
-
-/// Parses the name of an image to push.
-pub(super) fn reference(text: &str) -> Result<Reference, CliError> {
-    match text.parse::<Target>()? {
-        Target::Registry(reference) if reference.digest().is_some() => Err(CliError::Usage(format!(
-            "`{text}` names a digest; an image that is made or pushed needs a tag"
-        ))),
-        Target::Registry(reference) => Ok(reference),
-        _ => Err(CliError::Usage(format!("`{text}` is no name in a registry"))),
     }
 }
 
@@ -226,7 +240,21 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
     if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
         return Err(CliError::Usage(format!("--metadata-file: {} is no directory", parent.display())));
     }
-    let is_latest = reference.is_some_and(|reference| matches!(reference.tag(), None | Some("latest")));
+    for target in &arguments.output {
+        let Target::Archive { path, .. } = target else { continue };
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
+            return Err(CliError::Usage(format!("--output: {} is no directory", parent.display())));
+        }
+        if path.is_dir() {
+            return Err(CliError::Usage(format!(
+                "--output: {} is a directory, not an archive",
+                path.display()
+            )));
+        }
+    }
+    let is_latest = arguments.naming.naming() != Naming::Digest
+        && reference.is_some_and(|reference| matches!(reference.tag(), None | Some("latest")));
     if arguments.push && is_latest && !arguments.progress.quiet {
         output::warning(
             "without a tag, or with `latest`, Kubernetes asks the registry at every start; name a version",

@@ -2,7 +2,12 @@
 
 use clap::Args;
 
-use super::{CliError, ProgressArguments, RegistryArguments, output, pack::reference, progress::Progress};
+use super::{
+    CliError, ProgressArguments, RegistryArguments,
+    naming::{NamingArguments, reference},
+    output,
+    progress::Progress,
+};
 use crate::{
     oci::{Layout, Target},
     push::push_layout,
@@ -18,19 +23,22 @@ pub(super) struct PushArguments {
     /// Its name in the registry
     reference: String,
     #[command(flatten)]
+    naming: NamingArguments,
+    #[command(flatten)]
     progress: ProgressArguments,
     #[command(flatten, next_help_heading = "Registry")]
     registry: RegistryArguments,
 }
 
 pub(super) fn run(arguments: &PushArguments) -> Result<(), CliError> {
-    let reference = reference(&arguments.reference)?;
+    let naming = arguments.naming.naming();
+    let reference = reference(&arguments.reference, naming)?;
     let Target::Layout { path, selector } = &arguments.image else {
         return Err(CliError::Usage(format!("`{}` is no layout: expected oci:DIR[:tag]", arguments.image)));
     };
     let layout = Layout::open(path)?;
     let progress = Progress::new(&arguments.progress);
-    let digest = push_layout(&layout, selector, &arguments.registry.open()?, &reference, &progress)?;
+    let digest = push_layout(&layout, selector, &arguments.registry.open()?, &reference, naming, &progress)?;
     progress.finish();
     output::data(&digest.to_string())
 }

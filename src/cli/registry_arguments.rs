@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -99,16 +100,15 @@ impl RegistryArguments {
             stall: self.stall_timeout,
             chunk: self.chunk_size,
             mount_from: self.mount_from.clone(),
-            memory: cache_directory().map(|directory| directory.join("registry")),
+            memory: cache_directory(|name| env::var_os(name)).map(|directory| directory.join("registry")),
         })
     }
 }
 
 /// Where starcar keeps what it need not compute or send twice.
-pub(super) fn cache_directory() -> Option<PathBuf> {
-    let variable = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let root = variable("XDG_CACHE_HOME")
-        .filter(|path| path.is_absolute())
-        .or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
+pub(super) fn cache_directory(variable: impl Fn(&'static str) -> Option<OsString>) -> Option<PathBuf> {
+    // The XDG base directory specification has relative paths ignored.
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let root = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
     Some(root.join("starcar"))
 }

@@ -75,6 +75,16 @@ pub enum OciError {
         /// What differs.
         reason: String,
     },
+    /// A tag names another image and was to be kept.
+    #[error("{name} names {present} already and would name {wanted}; --force lets the tag move")]
+    TagTaken {
+        /// The name.
+        name: String,
+        /// The manifest that it names.
+        present: Digest,
+        /// The manifest that it would name.
+        wanted: Digest,
+    },
     /// A blob cannot be read.
     #[error("cannot read blob {digest} of {place}")]
     ReadBlob {

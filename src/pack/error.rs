@@ -125,6 +125,20 @@ pub enum PackError {
         /// Bytes that are needed.
         needed: u64,
     },
+    /// A layer is larger than its registry takes.
+    #[error("the layer of {title} has {size} bytes, and {registry} is known to take {limit} at most")]
+    LayerTooLarge {
+        /// What the layer holds.
+        title: String,
+        /// Bytes of payload that it stores.
+        size: u64,
+        /// The registry.
+        registry: String,
+        /// The most bytes that a layer may have there.
+        limit: u64,
+        /// What helps.
+        remedy: String,
+    },
     /// What the digest cache keeps of a layer is wrong. It is forgotten by now.
     #[error(
         "the digest cache knew the layer of {title} as {expected}, but its files give {actual}; the cache has forgotten \

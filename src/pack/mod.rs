@@ -23,7 +23,7 @@ use crate::{
     compile_cache::CacheRecord,
     digest_cache::DigestCache,
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
-    layer::{Entry, EntryKind, LayerFormat, PlainTar},
+    layer::{Entry, EntryKind, LayerFormat, PlainTar, Storage},
     oci::{self, OciError, Platform},
     plan::{Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, PlannedLayer, Prefetch, plan},
     profile::{FileUse, Profile, Recording, Resolution, Source, Tree, resolve},
@@ -166,6 +166,14 @@ pub(crate) struct LayerSpec {
     pub entries: Vec<Entry>,
     /// Paths in the image of the snapshot's files in the layer.
     pub files: Vec<String>,
+}
+
+impl LayerSpec {
+    /// Bytes of payload that lie in the layer as they are.
+    fn stored_payload(&self) -> u64 {
+        let stored = |entry: &&Entry| matches!(&entry.kind, EntryKind::Regular(content) if content.storage == Storage::Stored);
+        self.entries.iter().filter(stored).map(Entry::size).sum()
+    }
 }
 
 /// Everything that is known before a weight is read.

@@ -16,13 +16,14 @@ use crate::{
     compile_cache::{CacheRecord, MOUNTED_AT_DEFAULT},
     digest::Digest,
     layer::SealedLayer,
+    naming::Naming,
     oci::{
         BuiltImage, ConfigOptions, DEFAULT_TAG, ImageLayer, Layout, OciError, REF_NAME_ANNOTATION,
         STARCAR_PREFIX, build_image, variant_tag, write_archive,
     },
     progress::Observer,
     push::push_image,
-    registry::{Reference, Registry},
+    registry::{Reference, Registry, known_registry},
 };
 
 /// Longest tag, in bytes (OCI distribution specification, "Pulling manifests").
@@ -50,6 +51,8 @@ pub enum Destination {
         registry: Registry,
         /// The name.
         reference: Reference,
+        /// What becomes of the tag.
+        naming: Naming,
     },
 }
 
@@ -135,7 +138,11 @@ impl Prepared {
         for destination in destinations {
             let tag = match destination {
                 Destination::Layout { tag, .. } | Destination::Archive { tag, .. } => tag.as_str(),
-                Destination::Registry { reference, .. } => reference.tag().unwrap_or(DEFAULT_TAG),
+                Destination::Registry { registry, reference, .. } => {
+                    self.check_sizes(reference)?;
+                    registry.check_push(reference).map_err(OciError::from)?;
+                    reference.tag().unwrap_or(DEFAULT_TAG)
+                }
             };
             for target in &self.caches.targets {
                 let tag = variant_tag(tag, Some(target));
@@ -164,6 +171,13 @@ impl Prepared {
         // The image that has the tag as it was given comes last: what it says of its variants is true by then.
         let images: Vec<&Image> = variants.iter().chain([&main]).collect();
         for destination in destinations {
+            if let Destination::Registry { registry, reference, naming } = destination {
+                for image in &images {
+                    naming.check(registry, &image.reference(reference), image.built.digest)?;
+                }
+            }
+        }
+        for destination in destinations {
             if let Destination::Archive { path, tag } = destination {
                 let blobs = blobs(0..self.layers.len(), &sealed, layout.as_ref())?;
                 archive(path, tag, &images, blobs)?;
@@ -180,7 +194,7 @@ impl Prepared {
                         }
                     }
                     Destination::Archive { .. } => {}
-                    Destination::Registry { registry, reference } => {
+                    Destination::Registry { registry, reference, naming } => {
                         let mut blobs = blobs(image.layers.iter().copied(), &sealed, layout.as_ref())?;
                         blobs.push(Arc::new(MemoryBlob::new(built.config.clone())));
                         let media_type = MediaType::ImageManifest;
@@ -191,6 +205,7 @@ impl Prepared {
                             &blobs,
                             media_type.as_ref(),
                             &built.manifest,
+                            *naming,
                             observer,
                         )?;
                     }
@@ -205,6 +220,23 @@ impl Prepared {
             })
             .collect();
         Ok(packed)
+    }
+
+    /// Refuses layers that are known to be too large for a registry.
+    fn check_sizes(&self, reference: &Reference) -> Result<(), PackError> {
+        let host = reference.resolve_registry();
+        let Some(known) = known_registry(host) else { return Ok(()) };
+        let Some(limit) = known.blob_max else { return Ok(()) };
+        match self.layers.iter().find(|layer| layer.stored_payload() > limit) {
+            None => Ok(()),
+            Some(layer) => Err(PackError::LayerTooLarge {
+                title: layer.title.clone(),
+                size: layer.stored_payload(),
+                registry: known.name.clone(),
+                limit,
+                remedy: known.remedy.clone(),
+            }),
+        }
     }
 
     fn create_layout(&self, path: &Path) -> Result<Layout, PackError> {

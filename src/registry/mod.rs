@@ -24,7 +24,7 @@ use std::{
     collections::HashMap,
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures_util::{
@@ -84,6 +84,8 @@ struct Inner {
     uploader: Box<dyn Uploader>,
     memory: Option<Arc<Memory>>,
     mount_from: Vec<String>,
+    /// Repositories that got blobs, by registry and digest.
+    pushed: Mutex<HashMap<(String, Digest), Vec<String>>>,
     concurrency: usize,
 }
 
@@ -122,6 +124,7 @@ impl Registry {
                 uploader: Box::new(Resuming { memory: memory.clone() }),
                 memory,
                 mount_from: options.mount_from.clone(),
+                pushed: Mutex::default(),
                 concurrency,
                 sessions: Sessions::new(places, transport, options),
             }),
@@ -246,6 +249,10 @@ impl Registry {
         on_event: impl Fn(PushEvent),
     ) -> Result<(), RegistryError> {
         let digest = blob.digest();
+        if self.pushed(session, digest).iter().any(|repository| repository == session.repository()) {
+            on_event(PushEvent::AlreadyThere);
+            return Ok(());
+        }
         let context = session.context(reference, format!("look for blob {digest}"));
         match session.blob_size(digest, &context).await {
             Ok(Some(found)) => {
@@ -313,7 +320,7 @@ impl Registry {
         let named = self.inner.mount_from.iter();
         let named = named.map(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned());
         let mut candidates: Vec<String> = Vec::new();
-        for repository in named.chain(known) {
+        for repository in named.chain(self.pushed(session, digest)).chain(known) {
             if repository != session.repository() && !candidates.contains(&repository) {
                 candidates.push(repository);
             }
@@ -322,7 +329,17 @@ impl Registry {
         candidates
     }
 
+    /// Repositories that this client knows to have a blob.
+    fn pushed(&self, session: &Session, digest: Digest) -> Vec<String> {
+        let pushed = self.inner.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        pushed.get(&(session.registry().to_owned(), digest)).cloned().unwrap_or_default()
+    }
+
     fn remember(&self, session: &Session, digest: Digest) {
+        let key = (session.registry().to_owned(), digest);
+        let mut pushed = self.inner.pushed.lock().unwrap_or_else(PoisonError::into_inner);
+        pushed.entry(key).or_default().push(session.repository().to_owned());
+        drop(pushed);
         if let Some(memory) = &self.inner.memory {
             memory.has(session.registry(), session.repository(), digest);
         }
