@@ -15,6 +15,7 @@ use serde_json::Value;
 use starcar::{
     digest::Digest,
     digest_cache::{DigestCache, LIMIT_DEFAULT, Usage},
+    naming::Naming,
     pack::{Destination, FormatChoice, PackOptions, Prepared, prepare},
     registry::{Registry, RegistryOptions},
 };
@@ -100,6 +101,7 @@ fn a_push_reads_what_the_registry_lacks() {
     let push = |prepared: &Prepared, name: &str| {
         let heard = Heard::default();
         let destination = Destination::Registry {
+            naming: Naming::Move,
             registry: Registry::new(RegistryOptions::default()).unwrap(),
             reference: format!("{}/{name}:v1", registry.address()).parse().unwrap(),
         };

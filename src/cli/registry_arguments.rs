@@ -19,6 +19,9 @@ use crate::{
 const CERTIFICATES_AT_HOME: &str = ".config/containers/certs.d";
 const CERTIFICATES: [&str; 2] = ["/etc/containers/certs.d", "/etc/docker/certs.d"];
 
+/// Names another directory for what is remembered of registries; empty means that nothing is.
+const MEMORY: &str = "STARCAR_REGISTRY_MEMORY";
+
 /// How registries are reached.
 #[derive(Debug, Args)]
 pub(super) struct RegistryArguments {
@@ -100,8 +103,16 @@ impl RegistryArguments {
             stall: self.stall_timeout,
             chunk: self.chunk_size,
             mount_from: self.mount_from.clone(),
-            memory: cache_directory(|name| env::var_os(name)).map(|directory| directory.join("registry")),
+            memory: memory(env::var_os),
         })
+    }
+}
+
+/// Where uploads in progress and pushed blobs are remembered.
+fn memory(variable: impl Fn(&'static str) -> Option<OsString>) -> Option<PathBuf> {
+    match variable(MEMORY) {
+        Some(named) => Some(PathBuf::from(named)).filter(|path| !path.as_os_str().is_empty()),
+        None => Some(cache_directory(variable)?.join("registry")),
     }
 }
 

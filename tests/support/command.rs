@@ -27,6 +27,8 @@ pub fn starcar_in(digest_cache: &OsStr, arguments: &[&str]) -> Run {
         .env("NO_COLOR", "1")
         .env("STARCAR_DIGEST_CACHE", digest_cache)
         .env_remove("STARCAR_DIGEST_CACHE_LIMIT")
+        .env("STARCAR_REGISTRY_MEMORY", "")
+        .env_remove("STARCAR_NO_CLOBBER")
         .output()
         .unwrap();
     Run {
