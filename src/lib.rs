@@ -1,10 +1,12 @@
 //! starcar packs Hugging Face model snapshots into KServe-style OCI *modelcar* images whose layers are
 //! seekable eStargz, so that a node can start from them before it has pulled them.
 
+pub mod attach;
 pub mod base;
 pub mod blob;
 pub mod cli;
 pub mod compile_cache;
+pub mod copy;
 pub mod digest;
 pub mod digest_cache;
 pub mod estargz;

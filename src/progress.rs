@@ -31,6 +31,9 @@ pub trait Observer: Sync {
     /// A blob is at the destination already.
     fn already_there(&self, _digest: Digest) {}
 
+    /// The source does not have a layer, and its descriptor says where else it is: it stays there.
+    fn elsewhere(&self, _digest: Digest, _url: &str) {}
+
     /// The destination took a blob from another of its repositories.
     fn mounted(&self, _digest: Digest) {}
 

@@ -11,10 +11,11 @@ use std::{
 use super::{BlobContent, RangeSource};
 use crate::digest::Digest;
 
-/// A finished blob in a file of its own.
+/// A finished blob in a file of its own, or in a part of one.
 #[derive(Debug, Clone)]
 pub struct FileBlob {
     path: PathBuf,
+    start: u64,
     size: u64,
     digest: Digest,
 }
@@ -22,7 +23,12 @@ pub struct FileBlob {
 impl FileBlob {
     /// The blob at `path`, whose size in bytes and digest are known from a descriptor.
     pub fn new(path: PathBuf, size: u64, digest: Digest) -> Self {
-        Self { path, size, digest }
+        Self::part(path, 0, size, digest)
+    }
+
+    /// The same, where it begins at byte `start` of the file.
+    pub fn part(path: PathBuf, start: u64, size: u64, digest: Digest) -> Self {
+        Self { path, start, size, digest }
     }
 }
 
@@ -37,8 +43,8 @@ impl BlobContent for FileBlob {
 
     fn reader(self: Arc<Self>, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         let mut file = open(&self.path)?;
-        file.seek(SeekFrom::Start(offset))?;
-        Ok(Box::new(file))
+        file.seek(SeekFrom::Start(self.start.saturating_add(offset)))?;
+        Ok(Box::new(file.take(self.size.saturating_sub(offset))))
     }
 }
 

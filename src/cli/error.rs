@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::{
+    attach::AttachError,
     base::{BASE_DEFAULT, BaseError},
     compile_cache::{CacheError, host::HostError},
     layer::LayerError,
@@ -58,6 +59,9 @@ pub(super) enum CliError {
     /// A profile could not be read, written or made.
     #[error(transparent)]
     Profile(#[from] ProfileError),
+    /// A profile that is attached to an image could not be had.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// A compile cache could not be read.
     #[error(transparent)]
     Cache(#[from] CacheError),
@@ -104,13 +108,13 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Host(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
             Self::Output { .. } | Self::DigestCache { .. } => exit_code::FAILURE,
-            Self::Oci(error) => of_oci(error),
+            Self::Oci(error) | Self::Attach(AttachError::Oci(error)) => of_oci(error),
             Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                 exit_code::NOT_FOUND
             }
             Self::Record(RecordError::Spawn { .. }) => exit_code::NOT_RUNNABLE,
-            Self::Profile(_) | Self::Record(_) => exit_code::PROFILE,
+            Self::Profile(_) | Self::Attach(_) | Self::Record(_) => exit_code::PROFILE,
             Self::Pack(error) => match error {
                 PackError::Snapshot(SnapshotError::InvalidGlob { .. })
                 | PackError::Plan(_)
@@ -158,6 +162,11 @@ impl CliError {
             }
             Self::NoCaches { .. } => Some("`starcar pack --cache DIR` packs them".to_owned()),
             Self::Profile(error) => of_profile(error),
+            Self::Attach(AttachError::None { .. }) => Some(
+                "`starcar profile attach PROFILE IMAGE` attaches one, and `starcar pack --push --attach-profile` the \
+                 one that it lays the image out by"
+                    .to_owned(),
+            ),
             Self::Record(error) => of_record(error).map(str::to_owned),
             Self::Usage(_) => Some("`starcar help` and `starcar help COMMAND` list all options".to_owned()),
             _ => None,

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
-use super::{CliError, RegistryArguments, parse};
+use super::{CliError, RegistryArguments, output, parse};
 use crate::{
+    attach::attached_profiles,
     base::{BASE_DEFAULT, BaseChoice},
     compile_cache::AT_DEFAULT,
-    oci::Platform,
+    oci::{self, Platform, Target},
     pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions},
     plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
@@ -20,6 +21,8 @@ const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_
 
 /// The value of `--profile` that means the natural order.
 const NO_PROFILE: &str = "none";
+/// What a value of `--profile` begins with that names an image.
+const FROM_IMAGE: &str = "from:";
 
 #[derive(Debug, Args)]
 pub(super) struct ImageArguments {
@@ -62,8 +65,9 @@ pub(super) struct ImageArguments {
     #[arg(long, value_name = "N", default_value_t = MAX_LAYERS_DEFAULT, value_parser = parse::positive, help_heading = "Image")]
     max_layers: usize,
 
-    /// What a start reads: a profile's file, a built-in profile (see `starcar help plan`), or `none` for the
-    /// natural order (repeatable: several are merged) [default: generic]
+    /// What a start reads: a profile's file, a built-in profile (see `starcar help plan`), from:IMAGE for those that
+    /// are attached to an earlier image, or `none` for the natural order (repeatable: several are merged) [default:
+    /// generic]
     #[arg(long, value_name = "PROFILE", help_heading = "Order")]
     profile: Vec<String>,
     /// Which files a node fetches before the container runs: `auto` what the profile shows read first and does
@@ -186,9 +190,14 @@ impl ImageArguments {
         })
     }
 
+    /// Whether the natural order is asked for.
+    pub(super) fn has_no_profile(&self) -> bool {
+        self.profile.iter().any(|name| name == NO_PROFILE)
+    }
+
     /// The profile that the arguments name, and whether it is about one model.
     fn profile(&self) -> Result<(Option<Profile>, bool), CliError> {
-        if self.profile.iter().any(|name| name == NO_PROFILE) {
+        if self.has_no_profile() {
             return if self.profile.len() == 1 {
                 Ok((None, false))
             } else {
@@ -197,9 +206,32 @@ impl ImageArguments {
         }
         let default = [profile::DEFAULT.to_owned()];
         let names = if self.profile.is_empty() { default.as_slice() } else { &self.profile };
-        let profiles = names.iter().map(|name| open_profile(name)).collect::<Result<Vec<_>, _>>()?;
+        let mut profiles = Vec::new();
+        for name in names {
+            match name.strip_prefix(FROM_IMAGE) {
+                Some(image) => profiles.extend(self.attached(image)?),
+                None => profiles.push(open_profile(name)?),
+            }
+        }
         let specific = names.iter().any(|name| profile::Profile::built_in(name).is_none());
         Ok((Some(profile::merge(profiles)?), specific))
+    }
+
+    /// The profiles that are attached to an earlier image.
+    fn attached(&self, image: &str) -> Result<Vec<Profile>, CliError> {
+        let target: Target = image.parse()?;
+        let source = oci::open(&target, || self.registry.open())?;
+        let attached = attached_profiles(&*source, &self.platform)?;
+        if attached.len() > 1 {
+            let digests: Vec<String> = attached.iter().map(|one| one.digest.to_string()).collect();
+            output::warning(&format!(
+                "{image} has {} profiles attached, which are merged: {}; the image's name with one's digest in place of \
+                 the tag (NAME@sha256:…) takes that one alone",
+                digests.len(),
+                digests.join(", ")
+            ));
+        }
+        Ok(attached.into_iter().map(|one| one.profile).collect())
     }
 }
 

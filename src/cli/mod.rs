@@ -1,6 +1,7 @@
 //! The command line: arguments, printing, exit codes. Must not know formats or HTTP.
 
 mod cache;
+mod copy;
 mod digest_cache;
 mod error;
 mod image_arguments;
@@ -47,6 +48,7 @@ enum Command {
     Pack(Box<pack::PackArguments>),
     Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
+    Copy(copy::CopyArguments),
     Inspect(inspect::InspectArguments),
     Registry(registry::RegistryCommand),
     Cache(cache::CacheArguments),
@@ -95,6 +97,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Pack(arguments) => pack::run(&arguments).map(|()| exit_code::OK),
         Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
+        Command::Copy(arguments) => copy::run(&arguments).map(|()| exit_code::OK),
         Command::Registry(arguments) => registry::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
         Command::Cache(arguments) => cache::run(&arguments),

@@ -19,9 +19,10 @@ use super::{
     progress::Progress,
 };
 use crate::{
+    attach::attach_profile,
     compile_cache::lint::Severity,
     naming::Naming,
-    oci::{DEFAULT_TAG, Selector, Target, variant_tag},
+    oci::{DEFAULT_TAG, Selector, Target, descriptor, variant_tag},
     pack::{Destination, Packed, Prepared, prepare},
     registry::{Reference, Registry},
 };
@@ -45,6 +46,9 @@ pub(super) struct PackArguments {
     push: bool,
     #[command(flatten)]
     naming: NamingArguments,
+    /// Attach the profile that the image is laid out by to the image, and to each variant, in the registry
+    #[arg(long, requires = "push", help_heading = "Destination")]
+    attach_profile: bool,
     /// Print the plan and do nothing
     #[arg(long, help_heading = "Destination")]
     dry_run: bool,
@@ -119,11 +123,30 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
         }
     }
     let packed = prepared.write(&destinations, &progress)?;
+    for reference in references.iter().filter(|_| arguments.attach_profile) {
+        attach(&open()?, &prepared, reference, &packed)?;
+    }
     progress.finish();
     if !arguments.progress.quiet {
         say_caches(arguments, reference, &packed);
     }
     report(arguments, &packed)
+}
+
+/// Attaches the profile to the images that were pushed.
+fn attach(
+    arguments: &PackArguments,
+    prepared: &Prepared,
+    reference: &Reference,
+    packed: &Packed,
+) -> Result<(), CliError> {
+    let Some(profile) = prepared.profile() else { return Ok(()) };
+    let registry = arguments.image.registry.open()?;
+    for image in packed.variants.iter().map(|variant| &variant.image).chain([packed]) {
+        let image = descriptor(image.digest, image.size, &image.media_type)?;
+        attach_profile(&registry, reference, &image, profile)?;
+    }
+    Ok(())
 }
 
 /// Parts of a cache left out that are named before they are only counted: there may be a lock for each kernel.
@@ -211,6 +234,9 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
     let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
     if arguments.output.is_empty() && !arguments.push && !arguments.dry_run {
         return usage("nowhere to put the image: add --output oci:DIR, or --tag REFERENCE --push");
+    }
+    if arguments.attach_profile && arguments.image.has_no_profile() {
+        return usage("--attach-profile goes not with --profile none");
     }
     if arguments.dry_run && (arguments.format == FormatArgument::Json || arguments.metadata_file.is_some()) {
         return usage(

@@ -86,8 +86,8 @@ impl Observer for Progress {
     }
 
     fn sending(&self, destination: &str, total: u64) {
-        self.line(&format!("pushing {} to {destination}", output::size(total)));
-        self.begin(total, "pushing");
+        self.line(&format!("sending {} to {destination}", output::size(total)));
+        self.begin(total, "sending");
     }
 
     fn sent(&self, bytes: u64) {
@@ -95,7 +95,15 @@ impl Observer for Progress {
     }
 
     fn already_there(&self, digest: Digest) {
-        self.line(&format!("the registry has {digest} already"));
+        self.line(&format!("{digest} is there already"));
+    }
+
+    fn elsewhere(&self, digest: Digest, url: &str) {
+        self.bar.suspend(|| {
+            output::warning(&format!(
+                "layer {digest} is not at the source and is not copied; it is said to be at {url}"
+            ));
+        });
     }
 
     fn mounted(&self, digest: Digest) {

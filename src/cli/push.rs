@@ -9,8 +9,8 @@ use super::{
     progress::Progress,
 };
 use crate::{
+    copy::{CopyOptions, Destination, copy},
     oci::{Layout, Target},
-    push::push_layout,
 };
 
 /// Push an image from a layout to a registry
@@ -36,9 +36,10 @@ pub(super) fn run(arguments: &PushArguments) -> Result<(), CliError> {
     let Target::Layout { path, selector } = &arguments.image else {
         return Err(CliError::Usage(format!("`{}` is no layout: expected oci:DIR[:tag]", arguments.image)));
     };
-    let layout = Layout::open(path)?;
+    let source = (Layout::open(path)?, selector.clone());
+    let to = Destination::Registry { registry: arguments.registry.open()?, reference, naming };
     let progress = Progress::new(&arguments.progress);
-    let digest = push_layout(&layout, selector, &arguments.registry.open()?, &reference, naming, &progress)?;
+    let digest = copy(&source, &to, &CopyOptions::default(), &progress)?;
     progress.finish();
     output::data(&digest.to_string())
 }

@@ -52,7 +52,7 @@ pub(super) struct RegistryArguments {
     tls_verify: bool,
     /// Blobs that are sent or fetched at a time
     #[arg(long, value_name = "N", default_value_t = RegistryOptions::default().concurrency, value_parser = parse::positive)]
-    concurrency: usize,
+    pub(super) concurrency: usize,
     /// Tries without any progress before a request or an upload is given up
     #[arg(long, value_name = "N", default_value_t = RegistryOptions::default().retries)]
     retries: u32,

@@ -16,7 +16,7 @@ use super::{
     read::{find_in_index, parse},
 };
 use crate::{
-    blob::{BlobContent, FileRange},
+    blob::{BlobContent, FileBlob, FileRange},
     digest::Digest,
     pending::PendingFile,
 };
@@ -64,11 +64,30 @@ impl Archive {
         find_in_index(&self.index, selector, &place(&self.path))
     }
 
-    /// Ranges of a blob, size checked.
+    /// All that the archive's index lists.
+    pub fn manifests(&self) -> &[Descriptor] {
+        self.index.manifests()
+    }
+
+    /// A blob's content, size checked.
     ///
     /// # Errors
     /// [`OciError::MissingBlob`] and [`OciError::DamagedBlob`].
+    pub fn blob(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError> {
+        let start = self.start_of(digest, size)?;
+        Ok(Arc::new(FileBlob::part(self.path.clone(), start, size, digest)))
+    }
+
+    /// Ranges of a blob, size checked.
+    ///
+    /// # Errors
+    /// As [`Self::blob`].
     pub fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError> {
+        let start = self.start_of(digest, size)?;
+        FileRange::open(&self.path, start, size).map_err(OciError::io("open", &self.path))
+    }
+
+    fn start_of(&self, digest: Digest, size: u64) -> Result<u64, OciError> {
         let place = place(&self.path);
         match self.members.get(&blob_name(digest)) {
             None => Err(OciError::MissingBlob { place, digest }),
@@ -76,9 +95,7 @@ impl Archive {
                 let reason = format!("it has {present} bytes, its descriptor says {size}");
                 Err(OciError::DamagedBlob { place, digest, reason })
             }
-            Some((start, size)) => {
-                FileRange::open(&self.path, *start, *size).map_err(OciError::io("open", &self.path))
-            }
+            Some((start, _)) => Ok(*start),
         }
     }
 }

@@ -147,7 +147,10 @@ fn environment(base: &[String]) -> Vec<String> {
 }
 
 /// A descriptor without annotations.
-pub(super) fn descriptor(digest: Digest, size: u64, media_type: &str) -> Result<Descriptor, OciError> {
+///
+/// # Errors
+/// None that is known: a digest is always one.
+pub fn descriptor(digest: Digest, size: u64, media_type: &str) -> Result<Descriptor, OciError> {
     let parsed: oci_spec::image::Digest =
         digest.to_string().parse().map_err(|error| unbuildable("descriptor", &error))?;
     DescriptorBuilder::default()

@@ -131,6 +131,28 @@ impl Layout {
     /// # Errors
     /// When `index.json` cannot be read, understood or written.
     pub fn tag(&self, mut manifest: Descriptor, tag: &str) -> Result<(), OciError> {
+        let mut annotations = manifest.annotations().clone().unwrap_or_default();
+        annotations.insert(REF_NAME_ANNOTATION.to_owned(), tag.to_owned());
+        manifest.set_annotations(Some(annotations));
+        self.change_index(|manifests| {
+            manifests.retain(|present| ref_name(present) != Some(tag));
+            manifests.push(manifest);
+        })
+    }
+
+    /// Lists `manifest` in `index.json` without a tag, unless it is listed there.
+    ///
+    /// # Errors
+    /// As [`Self::tag`].
+    pub fn list(&self, manifest: Descriptor) -> Result<(), OciError> {
+        self.change_index(|manifests| {
+            if !manifests.iter().any(|present| present.digest() == manifest.digest()) {
+                manifests.push(manifest);
+            }
+        })
+    }
+
+    fn change_index(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<(), OciError> {
         let lock = File::open(&self.root).map_err(OciError::io("open", &self.root))?;
         flock(&lock, FlockOperation::LockExclusive)
             .map_err(|errno| OciError::io("lock", &self.root)(errno.into()))?;
@@ -147,12 +169,8 @@ impl Layout {
                 .build()
                 .map_err(|error| self.document_error("index", error.to_string()))?
         };
-        let mut annotations = manifest.annotations().clone().unwrap_or_default();
-        annotations.insert(REF_NAME_ANNOTATION.to_owned(), tag.to_owned());
-        manifest.set_annotations(Some(annotations));
         let mut manifests = index.manifests().clone();
-        manifests.retain(|present| ref_name(present) != Some(tag));
-        manifests.push(manifest);
+        change(&mut manifests);
         index.set_manifests(manifests);
 
         let bytes =
@@ -163,6 +181,14 @@ impl Layout {
             file.replace(INDEX_FILE)
         };
         write().map_err(OciError::io("write", path))
+    }
+
+    /// All that `index.json` lists.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn manifests(&self) -> Result<Vec<Descriptor>, OciError> {
+        Ok(self.index()?.manifests().clone())
     }
 
     /// The descriptor of the image that `selector` names.

@@ -7,16 +7,21 @@ mod image;
 mod layout;
 mod platform;
 mod read;
+mod referrers;
 mod target;
 
 pub use self::{
     archive::{Archive, write_archive},
     canonical::canonical_json,
     error::OciError,
-    image::{BuiltImage, ConfigOptions, ImageLayer, build_image},
+    image::{BuiltImage, ConfigOptions, ImageLayer, build_image, descriptor},
     layout::{BlobWriter, Layout},
     platform::Platform,
-    read::{ImageSource, ReadImage, RegistryImage, RootDocument, digest_of, open, read_image},
+    read::{
+        ImageSource, ReadImage, RegistryImage, RootDocument, digest_of, for_platform, is_index, open,
+        read_image,
+    },
+    referrers::{Artifact, empty_config},
     target::{DEFAULT_TAG, Selector, Target, variant_tag},
 };
 

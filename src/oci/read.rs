@@ -1,15 +1,20 @@
 //! Reading images from wherever they are: layout, archive or registry. Manifest and config are read whole,
 //! layers only in ranges.
 
-use std::io::{self, Write};
+use std::{
+    io::{self, Write},
+    sync::Arc,
+};
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageIndex, ImageManifest};
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use super::{Archive, DOCUMENT_MAX, Layout, OciError, Platform, Selector, Target, layout::ref_name};
+use super::{
+    Archive, DOCUMENT_MAX, Layout, OciError, Platform, Selector, Target, layout::ref_name, referrers,
+};
 use crate::{
-    blob::{FileRange, RangeSource},
+    blob::{BlobContent, FileRange, RangeSource},
     digest::Digest,
     registry::{Reference, Registry},
 };
@@ -26,6 +31,20 @@ pub trait ImageSource: Send + Sync {
 
     /// A manifest that an index of this place lists.
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError>;
+
+    /// The manifest or index of this place that has the digest.
+    fn by_digest(&self, digest: Digest) -> Result<RootDocument, OciError>;
+
+    /// What refers to a manifest of this place: all, or what is of one artifact type.
+    fn referrers(&self, subject: Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, OciError>;
+
+    /// A blob of `size` bytes, to be sent elsewhere.
+    fn content(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError>;
+
+    /// The image's name, where the place is a registry.
+    fn reference(&self) -> Option<&Reference> {
+        None
+    }
 
     /// Ranges of a blob of `size` bytes.
     fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError>;
@@ -104,13 +123,7 @@ pub fn open(
 pub fn read_image(source: &dyn ImageSource, platform: &Platform) -> Result<ReadImage, OciError> {
     let root = source.root_document()?;
     let place = source.place();
-    let (manifest_bytes, digest) = if INDEX_TYPES.contains(&root.media_type.as_str()) {
-        let index: ImageIndex = parse(&root.bytes, "index", &place)?;
-        let descriptor = for_platform(&index, platform, &place)?;
-        (source.manifest(descriptor)?, digest_of(descriptor, &place)?)
-    } else {
-        (root.bytes, root.digest)
-    };
+    let RootDocument { bytes: manifest_bytes, digest, .. } = for_platform(source, root, platform)?;
     let manifest: ImageManifest = parse(&manifest_bytes, "manifest", &place)?;
     let config_digest = digest_of(manifest.config(), &place)?;
     let config_bytes = read_document(source, config_digest, manifest.config().size())?;
@@ -156,27 +169,42 @@ fn check_digest(actual: Digest, expected: Digest, place: impl FnOnce() -> String
     Err(OciError::DamagedBlob { place: place(), digest: expected, reason })
 }
 
-fn for_platform<'a>(
-    index: &'a ImageIndex,
+/// Of an index, the manifest for `platform`; a manifest as it is.
+///
+/// # Errors
+/// When the index lacks the platform or cannot be understood, or the manifest cannot be read.
+pub fn for_platform(
+    source: &dyn ImageSource,
+    root: RootDocument,
     platform: &Platform,
-    place: &str,
-) -> Result<&'a Descriptor, OciError> {
+) -> Result<RootDocument, OciError> {
+    if !is_index(&root.media_type) {
+        return Ok(root);
+    }
+    let place = source.place();
+    let index: ImageIndex = parse(&root.bytes, "index", &place)?;
     let stated = |descriptor: &&Descriptor| {
         descriptor.platform().as_ref().is_some_and(|present| platform.accepts(present))
     };
-    index.manifests().iter().find(stated).ok_or_else(|| {
+    let Some(descriptor) = index.manifests().iter().find(stated) else {
         let present: Vec<String> = index
             .manifests()
             .iter()
             .filter_map(|descriptor| descriptor.platform().as_ref())
             .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
             .collect();
-        OciError::NoSuchPlatform {
-            place: place.to_owned(),
-            wanted: platform.to_string(),
-            present: list(present),
-        }
+        return Err(OciError::NoSuchPlatform { place, wanted: platform.to_string(), present: list(present) });
+    };
+    Ok(RootDocument {
+        bytes: source.manifest(descriptor)?,
+        media_type: descriptor.media_type().to_string(),
+        digest: digest_of(descriptor, &place)?,
     })
+}
+
+/// Whether a document of that media type is an index.
+pub fn is_index(media_type: &str) -> bool {
+    INDEX_TYPES.contains(&media_type)
 }
 
 /// The entry of a layout's index that `selector` names.
@@ -192,7 +220,9 @@ pub(super) fn find_in_index(
             manifests.iter().find(|descriptor| descriptor.digest().as_ref() == digest.to_string())
         }
         Selector::Only => {
-            manifests.first().filter(|first| manifests.iter().all(|other| other.digest() == first.digest()))
+            let mut images = manifests.iter().filter(|descriptor| is_image(descriptor));
+            let first = images.next();
+            first.filter(|first| images.all(|other| other.digest() == first.digest()))
         }
     };
     found.cloned().ok_or_else(|| OciError::NoSuchImage {
@@ -205,9 +235,15 @@ pub(super) fn find_in_index(
         present: list(
             manifests
                 .iter()
+                .filter(|descriptor| is_image(descriptor))
                 .map(|descriptor| ref_name(descriptor).unwrap_or(descriptor.digest().as_ref()).to_owned()),
         ),
     })
+}
+
+/// Whether an index's entry is an image, and not something that lies beside one.
+fn is_image(descriptor: &Descriptor) -> bool {
+    descriptor.artifact_type().is_none() || ref_name(descriptor).is_some()
 }
 
 fn list(names: impl IntoIterator<Item = String>) -> String {
@@ -250,6 +286,8 @@ fn listed_document(source: &dyn ImageSource, descriptor: &Descriptor) -> Result<
 /// What layouts and archives have in common: an index that lists images, and blobs that lie in files.
 trait Files: Send + Sync {
     fn find(&self, selector: &Selector) -> Result<Descriptor, OciError>;
+    fn manifests(&self) -> Result<Vec<Descriptor>, OciError>;
+    fn content(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError>;
     fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError>;
     fn target(&self, selector: &Selector) -> Target;
 }
@@ -257,6 +295,14 @@ trait Files: Send + Sync {
 impl Files for Layout {
     fn find(&self, selector: &Selector) -> Result<Descriptor, OciError> {
         Self::find(self, selector)
+    }
+
+    fn manifests(&self) -> Result<Vec<Descriptor>, OciError> {
+        Self::manifests(self)
+    }
+
+    fn content(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError> {
+        Self::blob(self, digest, size)
     }
 
     fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError> {
@@ -271,6 +317,14 @@ impl Files for Layout {
 impl Files for Archive {
     fn find(&self, selector: &Selector) -> Result<Descriptor, OciError> {
         Self::find(self, selector)
+    }
+
+    fn manifests(&self) -> Result<Vec<Descriptor>, OciError> {
+        Ok(Self::manifests(self).to_vec())
+    }
+
+    fn content(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError> {
+        Self::blob(self, digest, size)
     }
 
     fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError> {
@@ -291,6 +345,18 @@ impl<T: Files> ImageSource for (T, Selector) {
         Ok(listed_document(self, descriptor)?.bytes)
     }
 
+    fn by_digest(&self, digest: Digest) -> Result<RootDocument, OciError> {
+        listed_document(self, &self.0.find(&Selector::Digest(digest))?)
+    }
+
+    fn referrers(&self, subject: Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, OciError> {
+        referrers::among(self, self.0.manifests()?, subject, artifact_type)
+    }
+
+    fn content(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError> {
+        self.0.content(digest, size)
+    }
+
     fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {
         Ok(Box::new(self.0.ranges(digest, size)?))
     }
@@ -302,14 +368,29 @@ impl<T: Files> ImageSource for (T, Selector) {
 
 impl ImageSource for RegistryImage {
     fn root_document(&self) -> Result<RootDocument, OciError> {
-        let manifest = self.registry.pull_manifest(&self.reference)?;
-        Ok(RootDocument { bytes: manifest.bytes, media_type: manifest.media_type, digest: manifest.digest })
+        pull(&self.registry, &self.reference)
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
         let digest = digest_of(descriptor, &self.place())?;
         let reference = self.reference.clone_with_digest(digest.to_string());
-        Ok(self.registry.pull_manifest(&reference)?.bytes)
+        Ok(pull(&self.registry, &reference)?.bytes)
+    }
+
+    fn by_digest(&self, digest: Digest) -> Result<RootDocument, OciError> {
+        pull(&self.registry, &self.reference.clone_with_digest(digest.to_string()))
+    }
+
+    fn referrers(&self, subject: Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, OciError> {
+        Ok(self.registry.referrers(&self.reference, subject, artifact_type)?)
+    }
+
+    fn content(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError> {
+        Ok(Arc::new(self.registry.blob_source(&self.reference, digest, size)))
+    }
+
+    fn reference(&self) -> Option<&Reference> {
+        Some(&self.reference)
     }
 
     fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {
@@ -323,4 +404,9 @@ impl ImageSource for RegistryImage {
     fn place(&self) -> String {
         self.reference.to_string()
     }
+}
+
+fn pull(registry: &Registry, reference: &Reference) -> Result<RootDocument, OciError> {
+    let manifest = registry.pull_manifest(reference)?;
+    Ok(RootDocument { bytes: manifest.bytes, media_type: manifest.media_type, digest: manifest.digest })
 }

@@ -216,6 +216,11 @@ impl Prepared {
         self.options.format.has_landmarks()
     }
 
+    /// The profile that the image is laid out by.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.options.profile.as_ref()
+    }
+
     /// Whether somebody recorded the profile, so that its times are those of a real start.
     pub fn is_recorded(&self) -> bool {
         let recorded =

@@ -196,6 +196,22 @@ pub enum RegistryError {
         /// Shortest pieces that the registry says it takes, in bytes; 0 when it does not say.
         piece_min: u64,
     },
+    /// A manifest that refers to another was stored, and nothing lists it.
+    #[error(
+        "{artifact} was stored, but nobody will find it ({reference}): the registry has no API for referrers, and the \
+         index {tag} that stands in for it cannot be written"
+    )]
+    NotListed {
+        /// The image.
+        reference: Box<str>,
+        /// The manifest that refers to it.
+        artifact: Digest,
+        /// Tag of the index.
+        tag: String,
+        /// Why it cannot be written.
+        #[source]
+        source: Box<RegistryError>,
+    },
     /// The bytes to push could not be read.
     #[error("cannot push blob {digest} ({reference}): its content cannot be had from its sources")]
     Source {

@@ -14,6 +14,7 @@ mod memory;
 mod options;
 mod preflight;
 mod pull;
+mod referrers;
 mod retry;
 mod session;
 mod transport;
@@ -218,6 +219,20 @@ impl Registry {
         blobs: &[Arc<dyn BlobContent>],
         on_event: &(dyn Fn(usize, PushEvent) + Send + Sync),
     ) -> Result<(), RegistryError> {
+        self.push_blobs_from(reference, None, blobs, on_event)
+    }
+
+    /// As [`Self::push_blobs`], of blobs that lie in the repository of `from`: where that is one of the same registry,
+    /// the registry is asked to take them from there.
+    pub fn push_blobs_from(
+        &self,
+        reference: &Reference,
+        from: Option<&Reference>,
+        blobs: &[Arc<dyn BlobContent>],
+        on_event: &(dyn Fn(usize, PushEvent) + Send + Sync),
+    ) -> Result<(), RegistryError> {
+        let from = from.filter(|from| from.resolve_registry() == reference.resolve_registry());
+        let from = from.map(Reference::repository);
         // Equal blobs (layers of the same content) are sent once.
         let mut first_of: HashMap<Digest, usize> = HashMap::new();
         let (unique, repeated): (Vec<usize>, Vec<usize>) =
@@ -229,7 +244,7 @@ impl Registry {
         self.run(async {
             stream::iter(unique.into_iter().filter_map(|index| Some((index, blobs.get(index)?))))
                 .map(|(index, blob)| {
-                    self.push_blob(&session, reference, blob, move |event| on_event(index, event))
+                    self.push_blob(&session, reference, from, blob, move |event| on_event(index, event))
                 })
                 .buffer_unordered(self.inner.concurrency)
                 .try_collect::<()>()
@@ -245,6 +260,7 @@ impl Registry {
         &self,
         session: &Session,
         reference: &Reference,
+        from: Option<&str>,
         blob: &Arc<dyn BlobContent>,
         on_event: impl Fn(PushEvent),
     ) -> Result<(), RegistryError> {
@@ -271,7 +287,7 @@ impl Registry {
         let context = session.context(reference, format!("push blob {digest}"));
         let (events, mut reports) = mpsc::unbounded_channel();
         let content = Arc::clone(blob);
-        let mount_from = self.mount_candidates(session, digest);
+        let mount_from = self.mount_candidates(session, from, digest);
         let upload = Upload { session, context: &context, content, mount_from, events };
         let mut upload = self.inner.uploader.upload(upload);
         // Reports come from the network's threads; the caller's function runs here, on the caller's.
@@ -308,8 +324,9 @@ impl Registry {
         self.inner.uploader.upload(upload).await
     }
 
-    /// Repositories that may have a blob: those that the user names, then those that it was pushed to before.
-    fn mount_candidates(&self, session: &Session, digest: Digest) -> Vec<String> {
+    /// Repositories that may have a blob: the one it comes from, those that the user names, then those that it was
+    /// pushed to before.
+    fn mount_candidates(&self, session: &Session, from: Option<&str>, digest: Digest) -> Vec<String> {
         /// More would cost more requests than they can save.
         const CANDIDATES_MAX: usize = 3;
 
@@ -320,6 +337,7 @@ impl Registry {
         let named = self.inner.mount_from.iter();
         let named = named.map(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned());
         let mut candidates: Vec<String> = Vec::new();
+        let named = from.map(str::to_owned).into_iter().chain(named);
         for repository in named.chain(self.pushed(session, digest)).chain(known) {
             if repository != session.repository() && !candidates.contains(&repository) {
                 candidates.push(repository);

@@ -1,5 +1,6 @@
 //! `starcar profile`: making, joining and looking at profiles; one file per sub-command. Must not know the format.
 
+mod attach;
 mod diff;
 mod export;
 mod files;
@@ -11,7 +12,7 @@ use clap::{Args, Subcommand};
 
 use super::CliError;
 
-/// Import, export, merge, show and compare profiles
+/// Import, export, merge, show, compare and attach profiles
 ///
 /// A profile says what a start of an engine reads, in what order and when. PROFILE is a file, the name of a
 /// built-in profile, or - for standard input.
@@ -28,6 +29,7 @@ enum Command {
     Merge(merge::MergeArguments),
     Show(show::ShowArguments),
     Diff(diff::DiffArguments),
+    Attach(attach::AttachArguments),
 }
 
 /// Runs the sub-command and returns the exit code.
@@ -39,5 +41,6 @@ pub(super) fn run(arguments: &ProfileArguments) -> Result<u8, CliError> {
         Command::Merge(arguments) => merge::run(arguments).map(|()| done),
         Command::Show(arguments) => show::run(arguments).map(|()| done),
         Command::Diff(arguments) => diff::run(arguments),
+        Command::Attach(arguments) => attach::run(arguments).map(|()| done),
     }
 }
