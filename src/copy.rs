@@ -20,7 +20,7 @@ use crate::{
     naming::{Naming, check_lazy},
     oci::{
         BlobWriter, DEFAULT_TAG, ImageSource, Layout, OciError, Platform, RootDocument, STARCAR_PREFIX,
-        Target, descriptor, digest_of, for_platform, variant_tag,
+        Target, descriptor, digest_of, for_platform, is_tag, variant_tag,
     },
     progress::Observer,
     push::push_blobs,
@@ -124,7 +124,14 @@ pub fn copy(
     let images = std::mem::take(&mut tree.manifests);
     for (target, variant) in std::mem::take(&mut tree.variants) {
         copy.collect(source.by_digest(variant)?, 0, &mut tree)?;
-        names.insert(variant, variant_tag(copy.tag(), Some(&target)));
+        let tag = variant_tag(copy.tag(), Some(&target));
+        // Known before hours of copying, which would end in a refusal.
+        if !is_tag(&tag) {
+            let reason =
+                format!("the image has a variant for {target}, which needs a tag that registries take");
+            return Err(OciError::Target { text: tag, reason });
+        }
+        names.insert(variant, tag);
     }
     tree.manifests.extend(images);
     names.insert(digest, copy.tag().to_owned());

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use starcar::digest::Digest;
 use support::{
     command::{Run, starcar},
-    registry::{Effect, FakeOptions, FakeRegistry, Fault},
+    registry::{Auth, Effect, FakeOptions, FakeRegistry, Fault, base64},
 };
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -136,6 +136,33 @@ fn one_registry_mounts() {
     assert_eq!(registry.count("GET", "/blobs/sha256"), 0);
     assert_eq!(registry.manifest("team/b", &digest).unwrap().1, main);
     assert!(registry.seen().iter().any(|seen| seen.query.contains("from=models%2Fa")));
+}
+
+#[test]
+fn a_mount_asks_for_leave_to_read_the_source() {
+    let directory = tempfile::tempdir().unwrap();
+    let auth = Auth::Token { user: "u".to_owned(), password: "p".to_owned(), anonymous_pull: false };
+    let registry = FakeRegistry::start(FakeOptions { auth, ..FakeOptions::default() });
+    image(&registry, "v1", &[noise(1000, 1)], &BTreeMap::new());
+    let file = directory.path().join("auth.json");
+    let known = json!({ "auths": { registry.address(): { "auth": base64(b"u:p") } } });
+    fs::write(&file, known.to_string()).unwrap();
+    let (from, to) = (name(&registry, "models/a:v1"), name(&registry, "team/b:v1"));
+    done(&["copy", &from, &to, "--authfile", file.to_str().unwrap()]);
+    assert_eq!((registry.uploaded(), registry.tags("team/b")), (0, vec!["v1".to_owned()]));
+    fs::write(&file, "{}").unwrap();
+    assert_eq!(starcar(&["copy", &from, &to, "--authfile", file.to_str().unwrap()]).code, 6);
+}
+
+#[test]
+fn a_variant_whose_tag_would_be_too_long_is_told_at_once() {
+    let source = fake(Vec::new());
+    with_variant(&source);
+    let target = fake(Vec::new());
+    let run =
+        starcar(&["copy", &name(&source, "models/a:v1"), &name(&target, &format!("b:{}", "x".repeat(125)))]);
+    assert_eq!((run.code, target.seen().len()), (2, 0), "{}", run.stderr);
+    assert!(run.stderr.contains("-sm90"), "{}", run.stderr);
 }
 
 #[test]

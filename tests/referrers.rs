@@ -248,6 +248,20 @@ fn a_list_is_read_to_its_last_page() {
 }
 
 #[test]
+fn whatever_a_registry_says_instead_of_not_found_leads_to_the_index() {
+    for status in [400, 403, 405, 501, 200] {
+        let says = Effect::Answer(status, "<html>no</html>".to_owned());
+        let fake = registry(false, vec![Fault::always("GET", "/referrers/", says)]);
+        let reference: Reference = format!("{}/models/tiny:v1", fake.address()).parse().unwrap();
+        let subject = fake.put_manifest("models/tiny", "v1", MANIFEST_TYPE, b"{}");
+        let image = descriptor(subject, 2, MANIFEST_TYPE).unwrap();
+        attach_profile(&client(), &reference, &image, &Profile::default()).unwrap();
+        assert_eq!(client().referrers(&reference, subject, None).unwrap().len(), 1, "{status}");
+        assert_eq!(fake.tags("models/tiny").len(), 2);
+    }
+}
+
+#[test]
 fn other_writers_of_the_index_lose_nothing() {
     let fake = registry(false, Vec::new());
     let reference: Reference = format!("{}/models/tiny:v1", fake.address()).parse().unwrap();

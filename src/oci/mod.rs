@@ -22,7 +22,7 @@ pub use self::{
         read_image,
     },
     referrers::{Artifact, empty_config},
-    target::{DEFAULT_TAG, Selector, Target, variant_tag},
+    target::{DEFAULT_TAG, Selector, Target, is_tag, variant_tag},
 };
 
 /// Annotation of an index entry that names a tag.

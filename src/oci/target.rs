@@ -98,7 +98,7 @@ fn split_selector(text: &str) -> Result<(PathBuf, Selector), String> {
 /// Whether `tag` is one that registries take.
 ///
 /// Source: OCI distribution specification, "Pulling manifests".
-fn is_tag(tag: &str) -> bool {
+pub fn is_tag(tag: &str) -> bool {
     let mut bytes = tag.bytes();
     tag.len() <= 128
         && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric() || first == b'_')

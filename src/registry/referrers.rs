@@ -123,15 +123,18 @@ async fn by_api(
     let mut found = Vec::new();
     for page in 0..PAGES_MAX {
         let ask = Ask::new(Method::GET, url.clone()).scopes(session.pull_scopes()).header(ACCEPT, INDEX_TYPE);
-        let (headers, bytes) =
-            match session.host().fetch(&ask, &context).await {
-                Ok(answer) => answer,
-                // 404 is what the specification wants; older registries find other words for a path they do not know.
-                Err(
-                    RegistryError::NotFound { .. } | RegistryError::Server { status: 400 | 405 | 501, .. },
-                ) if page == 0 => return Ok(None),
-                Err(error) => return Err(error),
-            };
+        let (headers, bytes) = match session.host().fetch(&ask, &context).await {
+            Ok(answer) => answer,
+            // 404 is what the specification wants; others find other words for a path they do not know. Whether the
+            // account may read at all, the index shows.
+            Err(
+                RegistryError::NotFound { .. }
+                | RegistryError::Unauthorized { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Server { status: 400 | 405 | 501, .. },
+            ) if page == 0 => return Ok(None),
+            Err(error) => return Err(error),
+        };
         match entries(&bytes) {
             Some(entries) => found.extend(entries),
             // A proxy's page for whatever it does not know.
