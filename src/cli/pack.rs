@@ -135,16 +135,15 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
 
 /// Attaches the profile to the images that were pushed.
 fn attach(
-    arguments: &PackArguments,
+    registry: &Registry,
     prepared: &Prepared,
     reference: &Reference,
     packed: &Packed,
 ) -> Result<(), CliError> {
     let Some(profile) = prepared.profile() else { return Ok(()) };
-    let registry = arguments.image.registry.open()?;
     for image in packed.variants.iter().map(|variant| &variant.image).chain([packed]) {
         let image = descriptor(image.digest, image.size, &image.media_type)?;
-        attach_profile(&registry, reference, &image, profile)?;
+        attach_profile(registry, reference, &image, profile)?;
     }
     Ok(())
 }
