@@ -14,7 +14,7 @@ pub(super) struct NamingArguments {
     /// Refuse to move a tag that names another image
     #[arg(long, env = "STARCAR_NO_CLOBBER", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Destination")]
     no_clobber: bool,
-    /// Move tags all the same, where STARCAR_NO_CLOBBER is set
+    /// Move tags all the same, where `STARCAR_NO_CLOBBER` is set
     #[arg(long, help_heading = "Destination")]
     force: bool,
 }
@@ -33,9 +33,8 @@ impl NamingArguments {
 
 /// Parses the name of an image to push.
 pub(super) fn reference(text: &str, naming: Naming) -> Result<Reference, CliError> {
-    let reference = match text.parse::<Target>()? {
-        Target::Registry(reference) => reference,
-        _ => return Err(CliError::Usage(format!("`{text}` is no name in a registry"))),
+    let Target::Registry(reference) = text.parse::<Target>()? else {
+        return Err(CliError::Usage(format!("`{text}` is no name in a registry")));
     };
     if reference.digest().is_some() {
         return Err(CliError::Usage(format!(

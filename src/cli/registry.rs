@@ -61,7 +61,7 @@ fn text(preflight: &Preflight) -> String {
     rows.extend(findings.iter().map(row));
     let mut text = format!("{registry}{name}, repository {repository}\n\n{}", output::table(&rows));
     if let Some(known) = known {
-        text += &format!("\n{}\n", output::escaped(&known.notes));
+        text = text + "\n" + &output::escaped(&known.notes) + "\n";
     }
     text += match preflight.missing().count() {
         0 if findings.iter().any(|finding| finding.required && finding.verdict == Verdict::Unknown) => {

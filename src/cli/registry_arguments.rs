@@ -87,12 +87,11 @@ impl RegistryArguments {
             client: self.client_cert.clone().zip(self.client_key.clone()),
             directories: Vec::new(),
         };
-        match &self.cert_dir {
-            Some(directory) => tls.add_directory(directory)?,
-            None => {
-                let home = env::var_os("HOME").map(|home| Path::new(&home).join(CERTIFICATES_AT_HOME));
-                tls.directories = home.into_iter().chain(CERTIFICATES.map(PathBuf::from)).collect();
-            }
+        if let Some(directory) = &self.cert_dir {
+            tls.add_directory(directory)?;
+        } else {
+            let home = env::var_os("HOME").map(|home| Path::new(&home).join(CERTIFICATES_AT_HOME));
+            tls.directories = home.into_iter().chain(CERTIFICATES.map(PathBuf::from)).collect();
         }
         Ok(RegistryOptions {
             plain_http: self.plain_http,

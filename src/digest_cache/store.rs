@@ -20,7 +20,7 @@ use crate::{
 /// End of the names of recipes: nothing else in a directory that is given by mistake is ever removed.
 const SUFFIX: &str = ".recipe";
 /// After this time a file with a temporary name was left by a process that was killed.
-const LEFTOVER: Duration = Duration::from_secs(3600);
+const LEFTOVER: Duration = Duration::from_hours(1);
 
 /// A cache of what sealing layers found out.
 #[derive(Debug, Clone, PartialEq, Eq)]

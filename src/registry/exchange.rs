@@ -150,21 +150,6 @@ impl Host {
         base.join(path).map_err(|error| context.protocol(format!("`{path}` makes no URL: {error}")))
     }
 
-    /// Where an answer's `Location` leads from `url`; `None` without one.
-    pub(super) fn location(&self, url: &Url, headers: &HeaderMap) -> Option<Url> {
-        let location = headers.get(LOCATION).and_then(|value| value.to_str().ok())?;
-        let mut next = url.join(location).ok()?;
-        // Registries behind a proxy that ends TLS often believe to be reached by plain HTTP.
-        if url.scheme() == "https"
-            && next.scheme() == "http"
-            && next.host_str() == url.host_str()
-            && matches!(next.port(), None | Some(443))
-        {
-            next.set_scheme("https").ok()?;
-        }
-        Some(next)
-    }
-
     /// Makes a request until it succeeds, fails for good, or was tried often enough.
     pub(super) async fn send(&self, ask: &Ask, context: &Context) -> Result<Answer, RegistryError> {
         let mut tries = self.tries();
@@ -246,10 +231,7 @@ impl Host {
             let ask = Ask::new(Method::GET, url.clone());
             let mut tries = self.tries();
             loop {
-                let failure = match self.bare(&ask, context).await {
-                    Ok(_) => break,
-                    Err(failure) => failure,
-                };
+                let Err(failure) = self.bare(&ask, context).await else { break };
                 if schemes.peek().is_some() && speaks_otherwise(scheme, &failure) {
                     break;
                 }
@@ -343,7 +325,7 @@ impl Host {
             if status.is_success() {
                 return Ok(answer);
             }
-            let next = self.location(&url, answer.headers()).filter(|_| status.is_redirection());
+            let next = location(&url, answer.headers()).filter(|_| status.is_redirection());
             let Some(next) = next else {
                 return Err(Failure::of_answer(context, answer.refusal().await));
             };
@@ -360,6 +342,21 @@ impl Host {
         }
         Err(Failure::fatal(context.protocol(format!("it redirects more than {REDIRECTS_MAX} times"))))
     }
+}
+
+/// Where an answer's `Location` leads from `url`; `None` without one.
+pub(super) fn location(url: &Url, headers: &HeaderMap) -> Option<Url> {
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok())?;
+    let mut next = url.join(location).ok()?;
+    // Registries behind a proxy that ends TLS often believe to be reached by plain HTTP.
+    if url.scheme() == "https"
+        && next.scheme() == "http"
+        && next.host_str() == url.host_str()
+        && matches!(next.port(), None | Some(443))
+    {
+        next.set_scheme("https").ok()?;
+    }
+    Some(next)
 }
 
 /// Whether a failure means that the server does not speak `scheme`.

@@ -22,7 +22,7 @@ pub(super) struct Failure {
     pub(super) error: RegistryError,
     pub(super) retry: Retry,
     /// What the server answered, if it did.
-    pub(super) answer: Option<Refusal>,
+    pub(super) answer: Option<Box<Refusal>>,
 }
 
 /// An answer that is no success.
@@ -63,7 +63,7 @@ impl Failure {
             408 | 425 | 429 | 500 | 502..=504 | 507..=599 => retry_after(&refusal.headers, SystemTime::now()),
             _ => Retry::Never,
         };
-        Self { error, retry, answer: Some(refusal) }
+        Self { error, retry, answer: Some(Box::new(refusal)) }
     }
 
     /// The failure that an error of the HTTP client means: no connection, or one that broke.
@@ -109,7 +109,8 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Retry {
     };
     let seconds = text.trim().parse::<u64>().ok().or_else(|| {
         let until = SystemTime::from(DateTime::parse_from_rfc2822(text.trim()).ok()?);
-        Some(until.duration_since(now).unwrap_or_default().as_secs_f64().ceil() as u64)
+        // Dates have whole seconds: one more than is left of them is late enough.
+        Some(until.duration_since(now).map_or(0, |left| left.as_secs() + u64::from(left.subsec_nanos() > 0)))
     });
     match seconds {
         Some(seconds) if seconds > RETRY_AFTER_MAX => Retry::Never,

@@ -221,7 +221,8 @@ impl Login {
         let header = secret_header(&format!("Bearer {token}"))
             .ok_or_else(|| protocol("the token service's token holds forbidden characters".to_owned()))?;
         let life = Duration::from_secs(answer.expires_in.unwrap_or(LIFE_DEFAULT).clamp(1, 86_400));
-        Ok(Token { header, renew: begun + life - RENEW_BEFORE.min(life / 5) })
+        let good_for = life.saturating_sub(RENEW_BEFORE.min(life / 5));
+        Ok(Token { header, renew: begun + good_for })
     }
 
     async fn get(

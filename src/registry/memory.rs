@@ -18,7 +18,7 @@ use crate::digest::Digest;
 /// Version of the files' format.
 const VERSION: u32 = 1;
 /// Registries end uploads that nobody continued for this long; distribution does after a week.
-const UPLOADS_LIVE: Duration = Duration::from_secs(7 * 24 * 3600);
+const UPLOADS_LIVE: Duration = Duration::from_hours(7 * 24);
 /// Blobs whose repositories are remembered; the oldest go first. Each takes a file of about 100 bytes.
 const BLOBS_MAX: usize = 20_000;
 /// Repositories that are remembered of one blob.

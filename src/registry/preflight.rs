@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{
     Registry,
     error::{Context, RegistryError},
-    exchange::Ask,
+    exchange::{Ask, location},
     limits::{KnownRegistry, known_registry},
     session::Session,
     upload::cancel,
@@ -97,7 +97,7 @@ async fn open_upload(session: &Session, context: &Context) -> Result<Option<u64>
         .header(CONTENT_LENGTH, "0");
     let answer = session.host().send(&ask, context).await?;
     let minimum = answer.header("oci-chunk-min-length").and_then(|bytes| bytes.parse().ok());
-    match session.host().location(&ask.url, answer.headers()) {
+    match location(&ask.url, answer.headers()) {
         Some(url) => cancel(session, &url, context).await,
         None => return Err(context.protocol("it opens uploads and does not say where (no Location header)")),
     }
@@ -261,7 +261,7 @@ async fn mount(session: &Session, probe: Option<Digest>, context: &Context) -> F
         if answer.status() == StatusCode::CREATED {
             return Ok(true);
         }
-        if let Some(url) = session.host().location(&ask.url, answer.headers()) {
+        if let Some(url) = location(&ask.url, answer.headers()) {
             cancel(session, &url, context).await;
         }
         Ok::<bool, RegistryError>(false)

@@ -25,6 +25,7 @@ use self::{
 use super::{
     PushEvent,
     error::{Context, RegistryError},
+    exchange::location,
     failure::{Failure, Retry},
     memory::{Claim, Memory},
     retry::Tries,
@@ -243,7 +244,7 @@ impl Running<'_> {
         if ends {
             return Ok(Step::Stored);
         }
-        if let Some(url) = self.upload.session.host().location(&place.url, answer.headers()) {
+        if let Some(url) = location(&place.url, answer.headers()) {
             place.url = url;
         }
         let expected = place.offset + length;

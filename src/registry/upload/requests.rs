@@ -10,7 +10,7 @@ use crate::{
     digest::Digest,
     registry::{
         error::{Context, RegistryError},
-        exchange::{Answer, Ask, Body},
+        exchange::{Answer, Ask, Body, location},
         failure::Failure,
         session::Session,
     },
@@ -44,7 +44,7 @@ pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, 
                 return Ok(Begun::Mounted);
             }
             Ok(answer) => {
-                let next = session.host().location(&ask.url, answer.headers());
+                let next = location(&ask.url, answer.headers());
                 if let Some(left) = next.and_then(|next| opened.replace(next)) {
                     cancel(session, &left, upload.context).await;
                 }
@@ -61,7 +61,7 @@ pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, 
     if let Some(bytes) = answer.header("oci-chunk-min-length").and_then(|bytes| bytes.parse().ok()) {
         super::habits_of(session, |habits| habits.learn_min(bytes));
     }
-    session.host().location(&ask.url, answer.headers()).map(Begun::At).ok_or_else(|| {
+    location(&ask.url, answer.headers()).map(Begun::At).ok_or_else(|| {
         upload.context.protocol("the registry opened an upload and did not say where (no Location header)")
     })
 }
@@ -107,7 +107,7 @@ pub(super) async fn how_far(upload: &Upload<'_>, place: &mut Place) -> Result<bo
             Err(failure) => tries.wait(failure).await?,
         }
     };
-    if let Some(url) = host.location(&place.url, answer.headers()) {
+    if let Some(url) = location(&place.url, answer.headers()) {
         place.url = url;
     }
     match answer.header("range").and_then(end_of_range) {
