@@ -69,6 +69,8 @@ pub(super) struct Ask {
 pub(super) enum Body {
     Empty,
     Bytes(Bytes),
+    /// Holds credentials: sent to the host that was asked, and to no other.
+    Secret(Bytes),
     /// Read while it is sent. A request with such a body is not repeated by itself: whoever made it knows how
     /// to go on.
     Flow(Box<dyn Fn() -> Flow + Send + Sync>),
@@ -126,6 +128,11 @@ impl Host {
     /// Where the credentials come from, for messages.
     pub(super) fn credentials(&self) -> &str {
         self.login.origin()
+    }
+
+    /// Whether there are no credentials to show.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.login.is_anonymous()
     }
 
     /// Whether the credentials were refused, as opposed to not being enough for something.
@@ -197,15 +204,8 @@ impl Host {
             let Some(refused) = refused.filter(|_| is_registry && logins < LOGINS_MAX) else {
                 return Err(failure);
             };
-            let news = self.login.learn(&refused.headers, &ask.scopes);
-            let ended = match &proof {
-                Some(proof) => self.login.forget(proof).await,
-                None => false,
-            };
-            if !news && !ended {
-                if proof.is_some() {
-                    self.login.refuse_basic(&refused.said);
-                }
+            self.login.learn(&refused.headers, &ask.scopes);
+            if !self.login.refused(proof.as_ref(), &refused.said).await {
                 return Err(failure);
             }
             if matches!(ask.body, Body::Flow(_)) {
@@ -297,7 +297,7 @@ impl Host {
             let begun = Instant::now();
             let sent = match &ask.body {
                 Body::Empty => timeout(self.stall, request.send()).await.ok(),
-                Body::Bytes(bytes) => {
+                Body::Bytes(bytes) | Body::Secret(bytes) => {
                     request = request.body(bytes.clone());
                     timeout(self.stall, request.send()).await.ok()
                 }
@@ -334,6 +334,12 @@ impl Host {
                 return Err(Failure::fatal(
                     context.protocol(format!("it redirects to {host} by plain HTTP, which is not followed")),
                 ));
+            }
+            if matches!(ask.body, Body::Secret(_)) && authority(&next) != authority(&ask.url) {
+                let host = next.host_str().unwrap_or_default();
+                return Err(Failure::fatal(context.protocol(format!(
+                    "it redirects to {host}, which would get the credentials; this is not followed"
+                ))));
             }
             if status == StatusCode::SEE_OTHER && method != Method::HEAD {
                 method = Method::GET;

@@ -81,21 +81,41 @@ impl Login {
         &self.found.origin
     }
 
-    /// Learns from an answer how to log in for `scopes`. Returns whether that is news.
-    pub(super) fn learn(&self, headers: &HeaderMap, scopes: &[String]) -> bool {
-        let Some((challenge, scope)) = parse(headers) else { return false };
+    /// Whether there are no credentials to show.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.found.credential == Credential::Anonymous
+    }
+
+    /// Learns from an answer how to log in for `scopes`.
+    pub(super) fn learn(&self, headers: &HeaderMap, scopes: &[String]) {
+        let Some((challenge, scope)) = parse(headers) else { return };
         let mut state = self.state();
-        let mut news = state.challenge.as_ref() != Some(&challenge);
-        if let Some(scope) = scope.filter(|_| !scopes.is_empty()) {
-            let wanted: Vec<String> = scope.split_whitespace().map(str::to_owned).collect();
-            let known = state.scopes.get(scopes).map_or(scopes, Vec::as_slice);
-            if !wanted.is_empty() && known != wanted {
-                state.scopes.insert(scopes.to_owned(), wanted);
-                news = true;
+        state.challenge = Some(challenge);
+        let wanted: Vec<String> =
+            scope.iter().flat_map(|scope| scope.split_whitespace()).map(str::to_owned).collect();
+        if !scopes.is_empty() && !wanted.is_empty() {
+            state.scopes.insert(scopes.to_owned(), wanted);
+        }
+    }
+
+    /// Takes note that a request with `proof`, or without one, was refused. Returns whether the next would show
+    /// something else: a token that others renewed meanwhile is as good as one that is yet to be fetched.
+    pub(super) async fn refused(&self, proof: Option<&HeaderValue>, said: &str) -> bool {
+        let challenge = self.state().challenge.clone();
+        match (challenge, proof) {
+            (None, _) => false,
+            (Some(Challenge::Basic), None) => !self.is_anonymous(),
+            (Some(Challenge::Basic), Some(_)) => {
+                self.state().refused = Some(said.to_owned());
+                false
+            }
+            (Some(Challenge::Bearer { .. }), proof) => {
+                if let Some(proof) = proof {
+                    self.tokens.lock().await.retain(|_, token| token.header != proof);
+                }
+                true
             }
         }
-        state.challenge = Some(challenge);
-        news
     }
 
     /// The header that proves who asks for `scopes`; `None` where nobody has to or nothing is there to do it with.
@@ -137,14 +157,6 @@ impl Login {
         self.state().refused.is_some()
     }
 
-    /// The registry refused a request that showed name and password.
-    pub(super) fn refuse_basic(&self, said: &str) {
-        let mut state = self.state();
-        if state.challenge == Some(Challenge::Basic) && self.found.credential != Credential::Anonymous {
-            state.refused = Some(said.to_owned());
-        }
-    }
-
     fn check_refused(&self, context: &Context) -> Result<(), Failure> {
         match &self.state().refused {
             None => Ok(()),
@@ -154,14 +166,6 @@ impl Login {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Forgets a token that the registry refused; one that was fetched since stays. Returns whether it was there.
-    pub(super) async fn forget(&self, refused: &HeaderValue) -> bool {
-        let mut tokens = self.tokens.lock().await;
-        let before = tokens.len();
-        tokens.retain(|_, token| token.header != refused);
-        tokens.len() < before
     }
 
     fn basic(&self) -> Option<HeaderValue> {
@@ -185,7 +189,7 @@ impl Login {
         let realm: Url = realm
             .parse()
             .map_err(|_| protocol("the registry names a token service that is no URL".to_owned()))?;
-        let has_secret = self.found.credential != Credential::Anonymous;
+        let has_secret = !self.is_anonymous();
         if has_secret && host.is_https() && realm.scheme() != "https" {
             let name = realm.host_str().unwrap_or_default();
             if !is_loopback(name) {
@@ -271,7 +275,7 @@ impl Login {
         let form = form.map_err(|error| Failure::fatal(context.protocol(error.to_string())))?;
         let mut ask = Ask::new(Method::POST, realm.clone());
         ask.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        ask.body = Body::Bytes(form.query().unwrap_or_default().to_owned().into());
+        ask.body = Body::Secret(form.query().unwrap_or_default().to_owned().into());
         self.ask(host, ask, context).await
     }
 
@@ -350,17 +354,5 @@ mod tests {
         assert_eq!(of(&["Basic realm=\"x\""]), Some((Challenge::Basic, None)));
         assert_eq!(of(&["Negotiate"]), None);
         assert_eq!(of(&[]), None);
-    }
-
-    #[test]
-    fn a_scope_that_the_registry_names_is_news_once() {
-        let login = Login::new(Found { credential: Credential::Anonymous, origin: String::new() });
-        let headers: HeaderMap =
-            [(WWW_AUTHENTICATE, "Bearer realm=\"http://t/\",scope=\"repository:x:pull\"".parse().unwrap())]
-                .into_iter()
-                .collect();
-        let ours = ["repository:a:pull".to_owned()];
-        assert!(login.learn(&headers, &ours));
-        assert!(!login.learn(&headers, &ours));
     }
 }

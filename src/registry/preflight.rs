@@ -114,7 +114,7 @@ pub(super) fn preflight<'a>(
         let known = known_registry(session.registry());
         let context = |action: &str| session.context(reference, action);
         let mut findings = vec![reach(session, &context("reach the registry")).await?];
-        findings.push(pull(session, &context("pull")).await);
+        findings.push(pull(session, &context("pull")).await?);
         let (push, probe) = push(registry, session, reference).await;
         let can_push = push.verdict == Verdict::Yes;
         findings.push(push);
@@ -157,13 +157,16 @@ async fn reach(session: &Session, context: &Context) -> Result<Finding, Registry
         "{}, answered in {} ms, {}",
         url.scheme(),
         begun.elapsed().as_millis(),
-        session.host().credentials()
+        match session.host().is_anonymous() {
+            true => "without credentials",
+            false => session.host().credentials(),
+        }
     );
     Ok(finding("reach", "everything", Verdict::Yes, detail))
 }
 
-/// Whether images can be read.
-async fn pull(session: &Session, context: &Context) -> Finding {
+/// Whether images can be read. An error when the credentials are refused: nothing else can be found out then.
+async fn pull(session: &Session, context: &Context) -> Result<Finding, RegistryError> {
     let need = "nodes, and the check after a push";
     let asked = async {
         let ask =
@@ -171,11 +174,12 @@ async fn pull(session: &Session, context: &Context) -> Finding {
         session.host().send(&ask, context).await
     };
     match asked.await {
-        Ok(_) => finding("pull", need, Verdict::Yes, "the repository is there"),
+        Ok(_) => Ok(finding("pull", need, Verdict::Yes, "the repository is there")),
         Err(RegistryError::NotFound { .. }) => {
-            finding("pull", need, Verdict::Yes, "the repository is not there yet")
+            Ok(finding("pull", need, Verdict::Yes, "the repository is not there yet"))
         }
-        Err(error) => finding("pull", need, Verdict::No, error.in_one_line()),
+        Err(error) if session.host().is_refused() => Err(error),
+        Err(error) => Ok(finding("pull", need, Verdict::No, error.in_one_line())),
     }
 }
 
@@ -308,6 +312,9 @@ async fn referrers(
             } else {
                 finding("referrers", need, Verdict::No, format!("the answer is no index; {instead}"))
             }
+        }
+        Err(RegistryError::NotFound { .. }) => {
+            finding("referrers", need, Verdict::No, format!("there is no referrers API; {instead}"))
         }
         Err(error) => finding("referrers", need, Verdict::No, format!("{}; {instead}", error.in_one_line())),
     }

@@ -66,8 +66,8 @@ def test_a_changed_cache_is_all_that_is_pushed(starcar, registry, caches, small_
     assert blobs(registry) - before == {cache, manifest["config"]["digest"], second.digest}
     uploads = [request for request in registry.requests() if request["method"] in ("PUT", "PATCH", "POST")]
     manifests = [request for request in uploads if "/manifests/" in request["path"]]
-    started = [request for request in uploads if request["method"] == "POST" and request["path"].endswith("/uploads/")]
-    assert (len(manifests), len(started)) == (1, 2), uploads
+    ended = [request for request in uploads if request["method"] == "PUT" and "/blobs/uploads/" in request["path"]]
+    assert (len(manifests), len(ended)) == (1, 2), uploads
     assert layers(manifest, cache=False) == layers(registry.manifest(first.ref), cache=False)
 
 

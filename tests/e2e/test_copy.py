@@ -104,7 +104,8 @@ def test_connections_that_break(fresh_registry, second_registry, source, image, 
     measured(f"{side} broke four times: received {received / image[2]:.3f} of the size, "
              f"served {fresh_registry.bytes_served() / image[2]:.3f}")
     assert received <= image[2] * 1.1
-    assert fresh_registry.bytes_served() <= image[2] * 1.5
+    # Whatever a source has served into the buffers of a connection is lost with it: a few MiB each time.
+    assert fresh_registry.bytes_served() <= image[2] * 1.1 + 4 * 12 * MIB
 
 
 def test_a_killed_copy_goes_on(fresh_registry, second_registry, source, image, state, through):

@@ -34,11 +34,12 @@ def test_several_names(fresh_registry, second_registry, models, push):
 
 
 def test_by_digest_alone(fresh_registry, models, push):
-    ref = fresh_registry.ref("untagged")
-    done = push(models[0], "-t", ref, "--push-by-digest")
+    ref = fresh_registry.ref("untagged", "v1")
     name = ref.rpartition(":")[0]
+    push(models[0], "-t", ref, "--push-by-digest", status=2)
+    done = push(models[0], "-t", name, "--push-by-digest")
     assert fresh_registry.manifest(f"{name}@{done.digest}")
-    assert not fresh_registry.holds(ref)
+    assert not fresh_registry.holds(ref) and not fresh_registry.holds(f"{name}:latest")
     assert not list(fresh_registry.root.rglob("_manifests/tags/*"))
 
 

@@ -25,7 +25,8 @@ def test_a_registry_that_takes_pushes(request, state, kind, measured):
     if registry.counts:
         assert sum(each["received"] for each in registry.requests()) < 64 << 10
         # What was begun to find out is ended: an upload that stays open takes room until somebody cleans up.
-        begun = {each.name for each in registry.root.glob("docker/registry/v2/repositories/team/model/_uploads/*")}
+        # distribution 3 leaves the state of a digest behind when an upload is ended, without the upload.
+        begun = list(registry.root.glob("docker/registry/v2/repositories/team/model/_uploads/*/startedat"))
         assert not begun, f"uploads were left: {begun}"
 
 

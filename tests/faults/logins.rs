@@ -1,6 +1,8 @@
 //! Passwords, tokens, and mounts from other repositories, which need tokens for both.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use starcar::blob::{BlobContent, MemoryBlob};
 
 use crate::harness::*;
 
@@ -98,6 +100,48 @@ fn tokens_that_expire() {
             });
         }
     });
+}
+
+#[test]
+fn logins_side_by_side() {
+    // Tokens that end at once for six blobs, and scopes that are learnt at once after those of a removal.
+    for scopes in [Scopes::Unsaid, Scopes::Said] {
+        let auth = service(|service| {
+            service.lifetime = Duration::from_millis(800);
+            service.scopes = scopes;
+        });
+        let pause = Effect::PauseAfter(1000, Duration::from_millis(1000));
+        let faults = vec![Fault { times: 6, ..Fault::once("PUT", "/uploads/", pause) }];
+        let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() });
+        let trial = trial.password("ann", "s3cret").with(|options| options.concurrency = 6);
+        trial.in_time(|client, target| {
+            client.check_push(target).unwrap();
+            let blobs: Vec<Arc<dyn BlobContent>> = (0..6_u8)
+                .map(|number| Arc::new(MemoryBlob::new(vec![number; 4000])) as Arc<dyn BlobContent>)
+                .collect();
+            client.push_blobs(target, &blobs, &|_, _| {}).unwrap();
+        });
+        assert_eq!(trial.fake.uploaded(), 6 * 4000, "{}", trial.log());
+        assert!(trial.fake.token_requests() <= 8, "{}", trial.log());
+    }
+}
+
+#[test]
+fn token_service_elsewhere() {
+    for status in [302, 307] {
+        let redirect = |method| vec![Fault::always(method, "/token", Effect::Redirect(status))];
+        let auth = || service(|service| service.identity_token = Some("refresh".into()));
+        let trial =
+            Trial::new(FakeOptions { auth: auth(), faults: redirect("POST"), ..FakeOptions::default() });
+        let trial = trial.entry(&serde_json::json!({ "identitytoken": "refresh" }));
+        let said = trial.fails();
+        assert!(trial.fake.seen().iter().all(|seen| seen.host == trial.fake.address()), "{}", trial.log());
+        assert!(said.contains("would get the credentials"), "{said}");
+        let trial =
+            Trial::new(FakeOptions { auth: auth(), faults: redirect("GET"), ..FakeOptions::default() });
+        let said = trial.password("ann", "s3cret").fails();
+        assert!(said.contains("refused"), "{said}");
+    }
 }
 
 #[test]
