@@ -47,6 +47,8 @@ pub enum Destination {
         layout: Layout,
         /// The name.
         tag: String,
+        /// What becomes of the tag.
+        naming: Naming,
     },
 }
 
@@ -308,10 +310,11 @@ impl Copy<'_> {
                 registry.push_manifest(&name, media_type, bytes)?;
                 check_lazy(registry, &name, bytes)?;
             }
-            Destination::Layout { layout, .. } => {
+            Destination::Layout { layout, naming, .. } => {
                 layout.add_blob(bytes)?;
                 if let Some(tag) = tag {
-                    layout.tag(descriptor(*digest, bytes.len() as u64, media_type)?, tag)?;
+                    let manifest = descriptor(*digest, bytes.len() as u64, media_type)?;
+                    layout.tag(manifest, tag, *naming == Naming::Keep)?;
                 }
             }
         }

@@ -143,6 +143,28 @@ fn a_second_pack_adds_to_a_layout() {
 }
 
 #[test]
+fn tags_of_layouts_are_given_and_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = target(directory.path(), "images");
+    let index = directory.path().join("images/index.json");
+    let tagged = |arguments: &[&str]| {
+        let run = pack(&[&[EXAMPLE, "--base", "scratch", "-o", &out], arguments].concat());
+        (run.code, run.stderr, fs::read_to_string(&index).unwrap())
+    };
+    let names = ["-t", "registry.example.com/a:one", "-t", "registry.example.com/a:two"];
+    let (code, stderr, first) = tagged(&names);
+    assert!(code == 0 && first.contains("\"one\"") && first.contains("\"two\""), "{stderr}{first}");
+    let (code, _, again) = tagged(&[&names[..], &["--no-clobber"]].concat());
+    assert_eq!((code, &again), (0, &first), "the same image is no change");
+    let other = ["--layer-format", "tar", "--no-clobber"];
+    let (code, stderr, kept) = tagged(&[&names[..], &other].concat());
+    assert_eq!((code, &kept), (6, &first));
+    assert!(stderr.contains("images:one names sha256:") && stderr.contains("--force"), "{stderr}");
+    let (code, _, moved) = tagged(&[&names[..], &other, &["--force"]].concat());
+    assert!(code == 0 && moved != first, "{moved}");
+}
+
+#[test]
 fn damage_is_refused_and_leaves_no_image() {
     let directory = tempfile::tempdir().unwrap();
     let model = copy_example(directory.path());

@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &CopyArguments) -> Result<(), CliError> {
                 Selector::Tag(tag) => tag,
                 _ => tag_of(&arguments.source).to_owned(),
             };
-            Destination::Layout { layout: Layout::create(&path)?, tag }
+            Destination::Layout { layout: Layout::create(&path)?, tag, naming }
         }
         target @ Target::Archive { .. } => {
             return Err(CliError::Usage(format!(

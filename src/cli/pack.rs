@@ -2,6 +2,7 @@
 
 use std::{
     cell::OnceCell,
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -96,19 +97,25 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
 
     let mut destinations = Vec::new();
     for target in &arguments.output {
-        let tag = match target {
+        let named: Vec<&str> = match target {
             Target::Layout { selector: Selector::Only, .. }
             | Target::Archive { selector: Selector::Only, .. } => {
-                reference.and_then(Reference::tag).unwrap_or(DEFAULT_TAG)
+                references.iter().filter_map(Reference::tag).collect()
             }
-            named => named.new_tag(),
+            named => vec![named.new_tag()],
         };
         match target {
             Target::Layout { path, .. } => {
-                destinations.push(Destination::Layout { path: path.clone(), tag: tag.to_owned() });
+                let tags: BTreeSet<&str> = named.into_iter().collect();
+                let tags = if tags.is_empty() { BTreeSet::from([DEFAULT_TAG]) } else { tags };
+                destinations.extend(tags.into_iter().map(|tag| {
+                    let (path, tag) = (path.clone(), tag.to_owned());
+                    Destination::Layout { path, tag, naming }
+                }));
             }
             Target::Archive { path, .. } => {
-                destinations.push(Destination::Archive { path: path.clone(), tag: tag.to_owned() });
+                let tag = named.first().copied().unwrap_or(DEFAULT_TAG).to_owned();
+                destinations.push(Destination::Archive { path: path.clone(), tag });
             }
             Target::Registry(_) => {}
         }

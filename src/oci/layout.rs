@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     DOCUMENT_MAX, OciError, REF_NAME_ANNOTATION, Selector, canonical_json,
-    read::{find_in_index, parse},
+    read::{digest_of, find_in_index, parse},
 };
 use crate::{
     blob::{BlobContent, FileBlob, FileRange},
@@ -125,18 +125,26 @@ impl Layout {
         self.check_size(digest, size).is_ok()
     }
 
-    /// Lists `manifest` in `index.json` as `tag`. An image that bore the tag loses it; the same image under the
-    /// same tag changes nothing.
+    /// Lists `manifest` in `index.json` as `tag`. The same image under the same tag changes nothing; an image of
+    /// another digest that bore the tag loses it, or keeps it if `keep`.
     ///
     /// # Errors
-    /// When `index.json` cannot be read, understood or written.
-    pub fn tag(&self, mut manifest: Descriptor, tag: &str) -> Result<(), OciError> {
+    /// When `index.json` cannot be read, understood or written; [`OciError::TagTaken`] if another image keeps the tag.
+    pub fn tag(&self, mut manifest: Descriptor, tag: &str, keep: bool) -> Result<(), OciError> {
         let mut annotations = manifest.annotations().clone().unwrap_or_default();
         annotations.insert(REF_NAME_ANNOTATION.to_owned(), tag.to_owned());
         manifest.set_annotations(Some(annotations));
+        let place = self.place();
         self.change_index(|manifests| {
+            for present in manifests.iter().filter(|present| keep && ref_name(present) == Some(tag)) {
+                let (present, wanted) = (digest_of(present, &place)?, digest_of(&manifest, &place)?);
+                if present != wanted {
+                    return Err(OciError::TagTaken { name: format!("{place}:{tag}"), present, wanted });
+                }
+            }
             manifests.retain(|present| ref_name(present) != Some(tag));
             manifests.push(manifest);
+            Ok(())
         })
     }
 
@@ -149,10 +157,14 @@ impl Layout {
             if !manifests.iter().any(|present| present.digest() == manifest.digest()) {
                 manifests.push(manifest);
             }
+            Ok(())
         })
     }
 
-    fn change_index(&self, change: impl FnOnce(&mut Vec<Descriptor>)) -> Result<(), OciError> {
+    fn change_index(
+        &self,
+        change: impl FnOnce(&mut Vec<Descriptor>) -> Result<(), OciError>,
+    ) -> Result<(), OciError> {
         let lock = File::open(&self.root).map_err(OciError::io("open", &self.root))?;
         flock(&lock, FlockOperation::LockExclusive)
             .map_err(|errno| OciError::io("lock", &self.root)(errno.into()))?;
@@ -170,7 +182,7 @@ impl Layout {
                 .map_err(|error| self.document_error("index", error.to_string()))?
         };
         let mut manifests = index.manifests().clone();
-        change(&mut manifests);
+        change(&mut manifests)?;
         index.set_manifests(manifests);
 
         let bytes =
@@ -364,16 +376,16 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::create(directory.path()).unwrap();
         let (one, two) = (descriptor(&layout, "one"), descriptor(&layout, "two"));
-        layout.tag(one.clone(), "v1").unwrap();
-        layout.tag(two.clone(), "v2").unwrap();
-        layout.tag(two.clone(), "v1").unwrap();
+        layout.tag(one.clone(), "v1", false).unwrap();
+        layout.tag(two.clone(), "v2", false).unwrap();
+        layout.tag(two.clone(), "v1", false).unwrap();
         let layout = Layout::create(directory.path()).unwrap();
         let digest = |selector| layout.find(&selector).unwrap().digest().clone();
         assert_eq!(digest(Selector::Tag("v1".into())), *two.digest());
         assert_eq!(digest(Selector::Tag("v2".into())), *two.digest());
         // Both names are of one image, so no name is needed.
         assert_eq!(digest(Selector::Only), *two.digest());
-        layout.tag(one, "v3").unwrap();
+        layout.tag(one, "v3", false).unwrap();
         let error = layout.find(&Selector::Only).unwrap_err().to_string();
         assert!(error.contains("v1") && error.contains("v3"), "{error}");
         assert!(layout.find(&Selector::Tag("v9".into())).is_err());
@@ -431,7 +443,7 @@ mod tests {
                     let layout = Layout::create(root).unwrap();
                     for round in 0..5 {
                         let tag = format!("tag-{writer}-{round}");
-                        layout.tag(descriptor(&layout, &tag), &tag).unwrap();
+                        layout.tag(descriptor(&layout, &tag), &tag, false).unwrap();
                     }
                 });
             }

@@ -37,6 +37,8 @@ pub enum Destination {
         path: PathBuf,
         /// The tag.
         tag: String,
+        /// What becomes of the tag; an image in a layout has one in any case.
+        naming: Naming,
     },
     /// Into an archive of its own, under a tag.
     Archive {
@@ -186,11 +188,12 @@ impl Prepared {
             for image in &images {
                 let built = &image.built;
                 match destination {
-                    Destination::Layout { tag, .. } => {
+                    Destination::Layout { tag, naming, .. } => {
                         if let Some(layout) = &layout {
                             layout.add_blob(&built.config)?;
                             layout.add_blob(&built.manifest)?;
-                            layout.tag(built.descriptor.clone(), &image.tag(tag))?;
+                            let keep = *naming == Naming::Keep;
+                            layout.tag(built.descriptor.clone(), &image.tag(tag), keep)?;
                         }
                     }
                     Destination::Archive { .. } => {}

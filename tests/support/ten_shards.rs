@@ -17,6 +17,7 @@ use starcar::{
     compile_cache::AT_DEFAULT,
     digest::Digest,
     digest_cache::{DigestCache, LIMIT_DEFAULT},
+    naming::Naming,
     oci::Platform,
     pack::{
         CacheOptions, Destination, FormatChoice, ModelDirectory, PackError, PackOptions, Packed, Prepared,
@@ -155,7 +156,7 @@ impl Place {
     }
 
     pub fn layout(&self, name: &str) -> Destination {
-        Destination::Layout { path: self.path(name), tag: "v1".to_owned() }
+        Destination::Layout { path: self.path(name), tag: "v1".to_owned(), naming: Naming::Move }
     }
 
     pub fn write(&self, prepared: &Prepared, layout: &str) -> (Result<Packed, PackError>, Heard) {
