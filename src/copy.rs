@@ -24,7 +24,7 @@ use crate::{
     },
     progress::Observer,
     push::push_blobs,
-    registry::{Reference, Registry, RegistryError, RegistryOptions},
+    registry::{Reference, Registry, RegistryError, RegistryOptions, known_registry},
 };
 
 /// How deep indexes may lie in indexes, and referrers refer to referrers.
@@ -138,17 +138,28 @@ pub fn copy(
     tree.manifests.extend(images);
     names.insert(digest, copy.tag().to_owned());
 
+    copy.check_destination(&tree.blobs)?;
     copy.check_names(&names)?;
     copy.send(&tree.blobs)?;
+    for manifest in &tree.manifests {
+        copy.check_layers(manifest)?;
+    }
     // Somebody else may have taken a tag while the layers were sent.
     copy.check_names(&names)?;
-    for manifest in &tree.manifests {
-        copy.store(manifest, names.get(&manifest.digest).map(String::as_str))?;
-    }
     if options.referrers {
+        // What refers to an image comes after it, and the image's name after all of them.
+        for manifest in &tree.manifests {
+            copy.store(manifest, None)?;
+        }
         let subjects: Vec<Digest> = tree.manifests.iter().map(|manifest| manifest.digest).collect();
         for subject in subjects {
             copy.referrers(subject, 0, &mut tree.seen)?;
+        }
+    }
+    for manifest in &tree.manifests {
+        let tag = names.get(&manifest.digest).map(String::as_str);
+        if tag.is_some() || !options.referrers {
+            copy.store(manifest, tag)?;
         }
     }
     Ok(digest)
@@ -168,6 +179,29 @@ impl Copy<'_> {
         match self.to {
             Destination::Registry { reference, .. } => reference.tag().unwrap_or(DEFAULT_TAG),
             Destination::Layout { tag, .. } => tag,
+        }
+    }
+
+    /// Makes sure that a registry takes what is to be sent, before hours of sending.
+    fn check_destination(&self, blobs: &[(Digest, u64)]) -> Result<(), OciError> {
+        let Destination::Registry { registry, reference, .. } = self.to else { return Ok(()) };
+        let known = known_registry(reference.resolve_registry());
+        if let Some((known, limit)) = known.and_then(|known| Some((known, known.blob_max?)))
+            && let Some((digest, size)) = blobs.iter().find(|(_, size)| *size > limit)
+        {
+            let (registry, remedy) = (known.name.clone(), known.remedy.clone());
+            return Err(OciError::BlobTooLarge { digest: *digest, size: *size, registry, limit, remedy });
+        }
+        Ok(registry.check_push(reference)?)
+    }
+
+    /// Tries whether nodes can read the layers that a manifest lists.
+    fn check_layers(&self, manifest: &RootDocument) -> Result<(), OciError> {
+        match self.to {
+            Destination::Registry { registry, reference, .. } => {
+                check_lazy(registry, reference, &manifest.bytes)
+            }
+            Destination::Layout { .. } => Ok(()),
         }
     }
 
@@ -243,7 +277,8 @@ impl Copy<'_> {
             }
             Destination::Layout { layout, .. } => {
                 let place = format!("oci:{}", layout.root().display());
-                self.observer.sending(&place, blobs.iter().map(|(_, size)| size).sum());
+                let total = blobs.iter().fold(0_u64, |total, (_, size)| total.saturating_add(*size));
+                self.observer.sending(&place, total);
                 self.write(layout, blobs)
             }
         }
@@ -308,7 +343,6 @@ impl Copy<'_> {
                     None => Naming::Digest.name(reference, *digest),
                 };
                 registry.push_manifest(&name, media_type, bytes)?;
-                check_lazy(registry, &name, bytes)?;
             }
             Destination::Layout { layout, naming, .. } => {
                 layout.add_blob(bytes)?;

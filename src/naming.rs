@@ -1,7 +1,13 @@
 //! What becomes of names when images are pushed, and whether what was pushed can be mounted. Must not know how images
 //! are made.
 
-use std::{sync::Mutex, sync::PoisonError, thread};
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use oci_spec::image::{Descriptor, ImageManifest};
 
@@ -56,23 +62,22 @@ impl Naming {
     }
 }
 
-/// Tries once what nodes will do with a pushed image: reads the footer and the table of contents of each eStargz layer by
-/// Range requests.
+/// Tries once what nodes will do with an image whose layers are pushed: reads the footer and the table of contents of each
+/// eStargz layer by Range requests.
 ///
 /// # Errors
-/// A layer that is there and is not what its descriptor says. A registry that ignores Range requests, or lets this account
-/// only push, is worth a warning: the image is there and can be pulled.
+/// A layer that is there and is not what its descriptor says. A registry that ignores Range requests, lets this account
+/// only push, or fails just now is worth a warning: the image can be pulled.
 pub fn check_lazy(registry: &Registry, reference: &Reference, manifest: &[u8]) -> Result<(), OciError> {
     let place = reference.to_string();
     // What else may be pushed (an index, an artifact) has no layers to mount.
     let Ok(manifest) = serde_json::from_slice::<ImageManifest>(manifest) else { return Ok(()) };
-    let layers: Mutex<Vec<&Descriptor>> = Mutex::new(manifest.layers().iter().collect());
-    let failed: Mutex<Option<OciError>> = Mutex::new(None);
+    let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let work = || {
-        while let Some(layer) = layers.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        while let Some(layer) = manifest.layers().get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(error) = check_layer(registry, reference, layer, &place) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                layers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                next.store(usize::MAX / 2, Ordering::Relaxed);
             }
         }
     };
@@ -84,14 +89,22 @@ pub fn check_lazy(registry: &Registry, reference: &Reference, manifest: &[u8]) -
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         None => Ok(()),
-        Some(OciError::Registry(error)) => {
-            tracing::warn!(
-                "the image is pushed; whether nodes can mount it without pulling it is not known: {error}"
-            );
+        Some(OciError::Registry(error)) if !tells_of_the_layer(&error) => {
+            tracing::warn!("whether nodes can mount {place} without pulling it is not known: {error}");
             Ok(())
         }
         Some(error) => Err(error),
     }
+}
+
+/// Whether an error says that what the registry serves is wrong, and not that it does not serve it.
+fn tells_of_the_layer(error: &RegistryError) -> bool {
+    matches!(
+        error,
+        RegistryError::SizeMismatch { .. }
+            | RegistryError::DigestMismatch { .. }
+            | RegistryError::Protocol { .. }
+    )
 }
 
 fn check_layer(

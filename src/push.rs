@@ -14,7 +14,7 @@ use crate::{
     registry::{PushEvent, Reference, Registry},
 };
 
-/// Pushes `blobs` and then `manifest` to `reference`.
+/// Pushes `blobs`, tries whether nodes can read them as they will, and then pushes `manifest` to `reference`.
 ///
 /// # Errors
 /// When the registry refuses or a source of a blob changed. Without the manifest the image does not exist.
@@ -30,11 +30,11 @@ pub fn push_image(
     let digest = Digest::of(manifest);
     naming.check(registry, reference, digest)?;
     push_blobs(registry, reference, None, blobs, observer)?;
+    check_lazy(registry, reference, manifest)?;
     // Somebody else may have taken the tag while the layers were sent.
     naming.check(registry, reference, digest)?;
     let name = naming.name(reference, digest);
     registry.push_manifest(&name, media_type, manifest)?;
-    check_lazy(registry, &name, manifest)?;
     Ok(digest)
 }
 
@@ -49,7 +49,8 @@ pub fn push_blobs(
     blobs: &[Arc<dyn BlobContent>],
     observer: &dyn Observer,
 ) -> Result<(), OciError> {
-    observer.sending(&reference.to_string(), blobs.iter().map(|blob| blob.size()).sum());
+    let total = blobs.iter().fold(0_u64, |total, blob| total.saturating_add(blob.size()));
+    observer.sending(&reference.to_string(), total);
     let sent: Vec<AtomicU64> = blobs.iter().map(|_| AtomicU64::new(0)).collect();
     let advance = |index: usize, position: u64| {
         let before = sent[index].fetch_max(position, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     copy::{CopyOptions, Destination, copy, tag_of},
+    naming::Naming,
     oci::{self, Layout, Platform, Selector, Target},
 };
 
@@ -48,6 +49,9 @@ pub(super) fn run(arguments: &CopyArguments) -> Result<(), CliError> {
         },
         Target::Layout { selector: Selector::Digest(_), .. } => {
             return Err(CliError::Usage("a copy takes a tag, not a digest".to_owned()));
+        }
+        Target::Layout { .. } if naming == Naming::Digest => {
+            return Err(CliError::Usage("--push-by-digest is for registries".to_owned()));
         }
         Target::Layout { path, selector } => {
             let tag = match selector {

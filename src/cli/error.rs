@@ -153,7 +153,9 @@ impl CliError {
                 "--base takes any image instead of {BASE_DEFAULT}, a static busybox (--base /bin/busybox), \
                  or `scratch`, which is enough where the image is mounted as a volume"
             )),
-            Self::Pack(PackError::LayerTooLarge { remedy, .. }) => Some(remedy.clone()),
+            Self::Pack(PackError::LayerTooLarge { remedy, .. }) | Self::Oci(OciError::BlobTooLarge { remedy, .. }) => {
+                Some(remedy.clone())
+            }
             Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
@@ -248,7 +250,9 @@ fn of_oci(error: &OciError) -> u8 {
         | OciError::Registry(RegistryError::AuthFile { .. } | RegistryError::Certificate { .. }) => {
             exit_code::USAGE
         }
-        OciError::Registry(_) | OciError::TagTaken { .. } => exit_code::REGISTRY,
+        OciError::Registry(_) | OciError::TagTaken { .. } | OciError::BlobTooLarge { .. } => {
+            exit_code::REGISTRY
+        }
         _ => exit_code::IMAGE,
     }
 }

@@ -85,6 +85,20 @@ pub enum OciError {
         /// The manifest that it would name.
         wanted: Digest,
     },
+    /// A blob is larger than its registry takes.
+    #[error("blob {digest} has {size} bytes, and {registry} is known to take {limit} at most")]
+    BlobTooLarge {
+        /// The blob.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// The registry.
+        registry: String,
+        /// The most bytes that a blob may have there.
+        limit: u64,
+        /// What helps.
+        remedy: String,
+    },
     /// A blob cannot be read.
     #[error("cannot read blob {digest} of {place}")]
     ReadBlob {

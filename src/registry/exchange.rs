@@ -21,7 +21,7 @@ use tokio::{sync::OnceCell, time::timeout};
 use super::{
     credentials::Found,
     error::{Context, RegistryError},
-    failure::{Failure, Refusal},
+    failure::{Failure, Refusal, Retry},
     login::Login,
     options::RegistryOptions,
     retry::Tries,
@@ -63,6 +63,8 @@ pub(super) struct Ask {
     pub(super) body: Body,
     /// What the request needs to be allowed, in the token service's words.
     pub(super) scopes: Vec<String>,
+    /// How long the answer may take beside the limit for stalls, because there is work to be done for it.
+    pub(super) patience: Duration,
 }
 
 /// A request's body.
@@ -84,7 +86,14 @@ pub(super) struct Answer {
 
 impl Ask {
     pub(super) fn new(method: Method, url: Url) -> Self {
-        Self { method, url, headers: HeaderMap::new(), body: Body::Empty, scopes: Vec::new() }
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Body::Empty,
+            scopes: Vec::new(),
+            patience: Duration::ZERO,
+        }
     }
 
     pub(super) fn scopes(mut self, scopes: Vec<String>) -> Self {
@@ -195,8 +204,21 @@ impl Host {
         let mut logins = 0;
         loop {
             let is_registry = self.is_registry(&ask.url);
-            let proof = if is_registry { self.login.header(self, &ask.scopes, context).await? } else { None };
-            let mut failure = match self.exchange(ask, proof.as_ref(), context).await {
+            let can_repeat = !matches!(ask.body, Body::Flow(_));
+            let proof = match is_registry {
+                true => Some(self.login.proof(self, &ask.scopes, can_repeat, context).await?),
+                false => None,
+            };
+            let header = proof.as_ref().and_then(|proof| proof.header.as_ref());
+            let result = self.exchange(ask, header, context).await;
+            let status = match &result {
+                Ok(answer) => Some(answer.status()),
+                Err(failure) => failure.answer.as_ref().map(|answer| answer.status),
+            };
+            if header.is_some() && status.is_some_and(|status| status != StatusCode::UNAUTHORIZED) {
+                self.login.accepted();
+            }
+            let mut failure = match result {
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failure,
             };
@@ -205,11 +227,11 @@ impl Host {
                 return Err(failure);
             };
             self.login.learn(&refused.headers, &ask.scopes);
-            if !self.login.refused(proof.as_ref(), &refused.said).await {
+            if !self.login.refused(header, &refused.said).await {
                 return Err(failure);
             }
-            if matches!(ask.body, Body::Flow(_)) {
-                failure.retry = super::failure::Retry::Later;
+            if !can_repeat {
+                failure.retry = Retry::Later;
                 return Err(failure);
             }
             logins += 1;
@@ -230,21 +252,20 @@ impl Host {
                 .map_err(|error| context.protocol(format!("`{}` is no host: {error}", self.registry)))?;
             let ask = Ask::new(Method::GET, url.clone());
             let mut tries = self.tries();
-            loop {
-                let Err(failure) = self.bare(&ask, context).await else { break };
+            let is_met = loop {
+                let Err(failure) = self.bare(&ask, context).await else { break true };
                 if schemes.peek().is_some() && speaks_otherwise(scheme, &failure) {
-                    break;
+                    break false;
                 }
                 match &failure.answer {
-                    Some(answer) if failure.retry == super::failure::Retry::Never => {
+                    Some(answer) if failure.retry == Retry::Never => {
                         self.login.learn(&answer.headers, &[]);
-                        self.answered.store(true, Ordering::Relaxed);
-                        return Ok(url);
+                        break true;
                     }
                     _ => tries.wait(failure).await?,
                 }
-            }
-            if self.answered.load(Ordering::Relaxed) {
+            };
+            if is_met {
                 return Ok(url);
             }
         }
@@ -266,7 +287,8 @@ impl Host {
         }
     }
 
-    fn is_registry(&self, url: &Url) -> bool {
+    /// Whether `url` is the registry's own, and not that of a store behind it.
+    pub(super) fn is_registry(&self, url: &Url) -> bool {
         let base = self.base.get();
         base.is_some_and(|base| base.scheme() == url.scheme() && authority(base) == authority(url))
     }
@@ -281,10 +303,9 @@ impl Host {
         let mut method = ask.method.clone();
         for _ in 0..=REDIRECTS_MAX {
             let same_host = url.scheme() == ask.url.scheme() && authority(&url) == authority(&ask.url);
-            let client = self
-                .transport
-                .client(&url, self.is_registry(&url) || self.base.get().is_none())
-                .map_err(Failure::fatal)?;
+            // Until the registry was met, nothing but itself is asked.
+            let is_registry = self.is_registry(&url) || (self.base.get().is_none() && same_host);
+            let client = self.transport.client(&url, is_registry).map_err(Failure::fatal)?;
             let mut headers = ask.headers.clone();
             // Whatever proves who we are is for the host that was asked, and for no other.
             if !same_host {
@@ -295,11 +316,12 @@ impl Host {
             }
             let mut request = client.request(method.clone(), url.clone()).headers(headers);
             let begun = Instant::now();
+            let patience = self.stall + ask.patience;
             let sent = match &ask.body {
-                Body::Empty => timeout(self.stall, request.send()).await.ok(),
+                Body::Empty => timeout(patience, request.send()).await.ok(),
                 Body::Bytes(bytes) | Body::Secret(bytes) => {
                     request = request.body(bytes.clone());
-                    timeout(self.stall, request.send()).await.ok()
+                    timeout(patience, request.send()).await.ok()
                 }
                 Body::Flow(make) => {
                     let mut flow = make();
@@ -325,7 +347,7 @@ impl Host {
             if status.is_success() {
                 return Ok(answer);
             }
-            let next = location(&url, answer.headers()).filter(|_| status.is_redirection());
+            let next = resolve(&url, answer.headers()).filter(|_| status.is_redirection());
             let Some(next) = next else {
                 return Err(Failure::of_answer(context, answer.refusal().await));
             };
@@ -350,8 +372,21 @@ impl Host {
     }
 }
 
-/// Where an answer's `Location` leads from `url`; `None` without one.
+/// Where an answer's `Location` leads from `url`; `None` without one, or where it leads out of TLS.
 pub(super) fn location(url: &Url, headers: &HeaderMap) -> Option<Url> {
+    let next = resolve(url, headers)?;
+    if url.scheme() == "https" && next.scheme() != "https" {
+        tracing::warn!(
+            "{} names an address at {} without TLS, which is not used",
+            authority(url),
+            authority(&next)
+        );
+        return None;
+    }
+    Some(next)
+}
+
+fn resolve(url: &Url, headers: &HeaderMap) -> Option<Url> {
     let location = headers.get(LOCATION).and_then(|value| value.to_str().ok())?;
     let mut next = url.join(location).ok()?;
     // Registries behind a proxy that ends TLS often believe to be reached by plain HTTP.
@@ -422,12 +457,14 @@ impl Answer {
     async fn refusal(mut self) -> Refusal {
         let (status, headers) = (self.status(), self.headers().clone());
         let mut said = Vec::new();
-        while said.len() < REFUSAL_MAX
-            && let Ok(Ok(Some(piece))) =
-                timeout(self.stall.min(Duration::from_secs(5)), self.response.chunk()).await
-        {
-            said.extend_from_slice(&piece);
-        }
+        let read = async {
+            while said.len() < REFUSAL_MAX
+                && let Ok(Some(piece)) = self.response.chunk().await
+            {
+                said.extend_from_slice(&piece);
+            }
+        };
+        timeout(self.stall.min(Duration::from_secs(5)), read).await.ok();
         said.truncate(REFUSAL_MAX);
         Refusal { status, headers, said: String::from_utf8_lossy(&said).into_owned() }
     }

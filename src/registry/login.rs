@@ -38,8 +38,11 @@ const RENEW_BEFORE: Duration = Duration::from_secs(30);
 pub(super) struct Login {
     found: Found,
     state: Mutex<State>,
-    /// Tokens by what they allow. Held while one is fetched, so that requests side by side share it.
-    tokens: tokio::sync::Mutex<HashMap<Vec<String>, Token>>,
+    /// What the token service said, by what was asked for. Held while it is asked, so that requests side by side
+    /// share the answer.
+    tokens: tokio::sync::Mutex<HashMap<Vec<String>, Grant>>,
+    /// Held by the request that shows name and password first: if they are wrong, one request has to find out.
+    first: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
@@ -50,6 +53,8 @@ struct State {
     /// What was said when the credentials were refused: they are not shown again, as accounts are locked after some
     /// failures.
     refused: Option<String>,
+    /// Whether the registry took name and password: what it refuses after that, it refuses for another reason.
+    accepted: bool,
 }
 
 /// How a registry wants to be logged in to.
@@ -59,21 +64,41 @@ enum Challenge {
     Bearer { realm: String, service: Option<String> },
 }
 
+/// What the token service says to a list of scopes.
+enum Grant {
+    Token(Token),
+    /// No, with these words. It is not asked again.
+    Refused(String),
+}
+
 struct Token {
     header: HeaderValue,
     renew: Instant,
+}
+
+/// How a request shows who asks.
+pub(super) struct Proof<'a> {
+    pub(super) header: Option<HeaderValue>,
+    /// Makes others wait while it is not known whether name and password are right.
+    _first: Option<tokio::sync::MutexGuard<'a, ()>>,
 }
 
 #[derive(Deserialize)]
 struct TokenAnswer {
     token: Option<String>,
     access_token: Option<String>,
-    expires_in: Option<u64>,
+    /// A number, in most services.
+    expires_in: Option<serde_json::Value>,
 }
 
 impl Login {
     pub(super) fn new(found: Found) -> Self {
-        Self { found, state: Mutex::default(), tokens: tokio::sync::Mutex::default() }
+        Self {
+            found,
+            state: Mutex::default(),
+            tokens: tokio::sync::Mutex::default(),
+            first: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Where the credentials come from, for messages.
@@ -106,48 +131,81 @@ impl Login {
             (None, _) => false,
             (Some(Challenge::Basic), None) => !self.is_anonymous(),
             (Some(Challenge::Basic), Some(_)) => {
-                self.state().refused = Some(said.to_owned());
+                let mut state = self.state();
+                if !state.accepted {
+                    state.refused = Some(said.to_owned());
+                }
                 false
             }
             (Some(Challenge::Bearer { .. }), proof) => {
                 if let Some(proof) = proof {
-                    self.tokens.lock().await.retain(|_, token| token.header != proof);
+                    let is_it = |grant: &Grant| matches!(grant, Grant::Token(token) if token.header == proof);
+                    self.tokens.lock().await.retain(|_, grant| !is_it(grant));
                 }
                 true
             }
         }
     }
 
-    /// The header that proves who asks for `scopes`; `None` where nobody has to or nothing is there to do it with.
-    pub(super) async fn header(
+    /// The request that showed name and password was not refused for them.
+    pub(super) fn accepted(&self) {
+        self.state().accepted = true;
+    }
+
+    /// What proves who asks for `scopes`; no header where nobody has to or nothing is there to do it with.
+    /// `can_repeat` is whether the request may be made once to hear which scopes the registry names for it.
+    pub(super) async fn proof(
         &self,
         host: &Host,
         scopes: &[String],
+        can_repeat: bool,
         context: &Context,
-    ) -> Result<Option<HeaderValue>, Failure> {
-        let (challenge, wanted) = {
+    ) -> Result<Proof<'_>, Failure> {
+        let (challenge, wanted, accepted) = {
             let state = self.state();
             let own = state.scopes.get(scopes).cloned();
             // A registry that names scopes of its own is asked for them first.
-            let unknown = own.is_none() && !state.scopes.is_empty();
-            (state.challenge.clone().filter(|_| !unknown), own.unwrap_or_else(|| scopes.to_owned()))
+            let unknown = own.is_none() && !state.scopes.is_empty() && can_repeat;
+            let challenge = state.challenge.clone().filter(|_| !unknown);
+            (challenge, own.unwrap_or_else(|| scopes.to_owned()), state.accepted)
         };
+        let with = |header| Proof { header, _first: None };
         match challenge {
-            None => Ok(None),
+            None => Ok(with(None)),
             Some(Challenge::Basic) => {
+                let first =
+                    if accepted || self.is_anonymous() { None } else { Some(self.first.lock().await) };
                 self.check_refused(context)?;
-                Ok(self.basic())
+                // Others may have found out while this one waited.
+                let first = first.filter(|_| !self.state().accepted);
+                Ok(Proof { header: self.basic(), _first: first })
             }
             Some(Challenge::Bearer { realm, service }) => {
                 let mut tokens = self.tokens.lock().await;
                 self.check_refused(context)?;
-                if let Some(token) = tokens.get(&wanted).filter(|token| token.renew > Instant::now()) {
-                    return Ok(Some(token.header.clone()));
+                match tokens.get(&wanted) {
+                    Some(Grant::Token(token)) if token.renew > Instant::now() => {
+                        return Ok(with(Some(token.header.clone())));
+                    }
+                    Some(Grant::Refused(said)) => return Err(Failure::fatal(context.status(401, said))),
+                    _ => {}
                 }
-                let token = self.fetch(host, &realm, service.as_deref(), &wanted, context).await?;
-                let header = token.header.clone();
-                tokens.insert(wanted, token);
-                Ok(Some(header))
+                match self.fetch(host, &realm, service.as_deref(), &wanted, context).await {
+                    Ok(token) => {
+                        let header = token.header.clone();
+                        tokens.insert(wanted, Grant::Token(token));
+                        Ok(with(Some(header)))
+                    }
+                    Err(mut failure) => {
+                        // Whoever asked must not take this answer for the registry's.
+                        if let Some(answer) = failure.answer.take()
+                            && is_refusal(answer.status)
+                        {
+                            tokens.insert(wanted, Grant::Refused(answer.said));
+                        }
+                        Err(failure)
+                    }
+                }
             }
         }
     }
@@ -224,7 +282,8 @@ impl Login {
         let token = token.ok_or_else(|| protocol("the token service sent no token".to_owned()))?;
         let header = secret_header(&format!("Bearer {token}"))
             .ok_or_else(|| protocol("the token service's token holds forbidden characters".to_owned()))?;
-        let life = Duration::from_secs(answer.expires_in.unwrap_or(LIFE_DEFAULT).clamp(1, 86_400));
+        let life = answer.expires_in.as_ref().and_then(seconds).unwrap_or(LIFE_DEFAULT);
+        let life = Duration::from_secs(life.clamp(1, 86_400));
         let good_for = life.saturating_sub(RENEW_BEFORE.min(life / 5));
         Ok(Token { header, renew: begun + good_for })
     }
@@ -285,17 +344,32 @@ impl Login {
             Ok(answer) => answer.bytes(&context).await,
             Err(mut failure) => {
                 // A token service that says no says it of the credentials, whatever it calls it.
-                if let Some(answer) = failure
-                    .answer
-                    .as_mut()
-                    .filter(|answer| matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST))
-                {
-                    failure.error = context.status(401, &answer.said);
+                match &failure.answer {
+                    Some(answer) if is_refusal(answer.status) => {
+                        failure.error = context.status(401, &answer.said);
+                    }
+                    // Not found is the token service, and not what was to be asked for.
+                    Some(answer) if answer.status == StatusCode::NOT_FOUND => {
+                        failure.error =
+                            context.protocol("there is no token service at that address (HTTP 404)");
+                    }
+                    _ => {}
                 }
                 Err(failure)
             }
         }
     }
+}
+
+/// Whether a token service means that whoever asks gets no token.
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::BAD_REQUEST)
+}
+
+/// The seconds that a token service wrote as a number or, as some do, as text.
+fn seconds(value: &serde_json::Value) -> Option<u64> {
+    let seconds = value.as_str().map_or_else(|| value.as_f64(), |text| text.trim().parse().ok())?;
+    Duration::try_from_secs_f64(seconds.clamp(0.0, 86_400.0)).ok().map(|life| life.as_secs())
 }
 
 /// A header value that is kept out of debug output; `None` if it holds characters that headers may not have.

@@ -43,6 +43,21 @@ fn busy_until_later() {
 }
 
 #[test]
+fn busy_for_long() {
+    // Longer than anybody waits; what was sent is not given up for it.
+    let busy = Reply::status(503).with("retry-after", "3600");
+    let faults = vec![
+        Fault::once("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2)),
+        Fault { skip: 1, ..Fault::once("PUT", "/uploads/", Effect::At(When::BeforeBody, Act::Reply(busy))) },
+    ];
+    let trial = Trial::faults(faults);
+    let memory = trial.dir.path().join("memory");
+    let trial = trial.with(|options| options.memory = Some(memory));
+    trial.fails();
+    trial.arrives(ONCE);
+}
+
+#[test]
 fn busy_for_ever() {
     for status in [429, 503] {
         let trial = Trial::faults([Fault::always("POST", "", at_once(Reply::status(status)))]);

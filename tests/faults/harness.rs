@@ -107,6 +107,17 @@ impl Trial {
         self.in_time(move |client, target| client.push_blobs(target, &[blob], &|_, _| {}))
     }
 
+    /// Pushes several blobs side by side, each as long as the one of [`Self::push`], with a new client.
+    pub(crate) fn push_many(&self, count: u8) -> Result<(), RegistryError> {
+        let blob = |number| {
+            let mut bytes = BYTES.to_vec();
+            bytes[0] = number;
+            Arc::new(MemoryBlob::new(bytes)) as Arc<dyn BlobContent>
+        };
+        let blobs: Vec<_> = (0..count).map(blob).collect();
+        self.in_time(move |client, target| client.push_blobs(target, &blobs, &|_, _| {}))
+    }
+
     /// Does something with a new client, and gives up on one that hangs.
     #[track_caller]
     pub(crate) fn in_time<T: Send + 'static>(

@@ -35,7 +35,59 @@ fn wrong_password() {
         let logins = trial.fake.authorizations().len();
         assert_eq!(logins, 1, "{}", trial.log());
         assert!(trial.fake.seen().len() <= 4, "{}", trial.log());
+        // Nor are they shown by each of several requests at once.
+        trial.fake.forget();
+        trial.push_many(8).unwrap_err();
+        assert_eq!(trial.fake.authorizations().len(), 1, "{}", trial.log());
     }
+    for status in [400, 403] {
+        let refusal = Effect::At(When::BeforeBody, Act::Reply(Reply::status(status)));
+        let faults = vec![Fault::always("GET", "/token", refusal)];
+        let trial = Trial::new(FakeOptions { auth: service(|_| {}), faults, ..FakeOptions::default() });
+        let trial = trial.password("ann", "hunter2");
+        trial.push_many(8).unwrap_err();
+        // Once to pull and once to push: an account may be allowed one of them.
+        assert!(trial.fake.token_requests() <= 2, "{}", trial.log());
+    }
+}
+
+#[test]
+fn token_service_gone_in_a_blob() {
+    // What the token service answers is no answer to the upload.
+    let auth = service(|service| service.lifetime = Duration::from_secs(1));
+    let faults = vec![
+        Fault::once("PUT", "/uploads/", Effect::PauseAfter(SIZE / 4, Duration::from_millis(1200))),
+        Fault::once("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2)),
+        Fault {
+            skip: 2,
+            ..Fault::once("GET", "/token", Effect::At(When::BeforeBody, Act::Reply(Reply::status(404))))
+        },
+    ];
+    let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() }).password("ann", "s3cret");
+    let memory = trial.dir.path().join("memory");
+    let trial = trial.with(|options| options.memory = Some(memory));
+    let said = trial.fails();
+    assert!(said.contains("no token service"), "{said}");
+    trial.arrives(ONCE);
+}
+
+#[test]
+fn password_that_ends_in_a_blob() {
+    let auth = Auth::Basic { user: "ann".into(), password: "s3cret".into() };
+    let refusal = Reply::status(401).with("www-authenticate", "Basic realm=\"fake\"");
+    let faults = vec![
+        Fault::once("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2)),
+        Fault {
+            skip: 1,
+            ..Fault::once("PUT", "/uploads/", Effect::At(When::BeforeBody, Act::Reply(refusal)))
+        },
+    ];
+    let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() }).password("ann", "s3cret");
+    let memory = trial.dir.path().join("memory");
+    let trial = trial.with(|options| options.memory = Some(memory));
+    assert!(trial.fails().contains("refused the credentials"));
+    // After a new login the next run goes on.
+    trial.arrives(ONCE);
 }
 
 #[test]
@@ -190,9 +242,13 @@ fn mounted() {
 #[test]
 fn mount_not_done() {
     let uploads = Uploads { no_mounts: true, ..Uploads::default() };
-    let trial = elsewhere(Trial::new(FakeOptions { uploads, ..FakeOptions::default() }));
+    let trial = elsewhere(Trial::new(FakeOptions { uploads: uploads.clone(), ..FakeOptions::default() }));
     trial.arrives(SIZE);
     assert_eq!(trial.fake.open_uploads(), 0, "{}", trial.log());
+    // The bytes do not go out without a login to hear which one is wanted.
+    let auth = service(|service| service.scopes = Scopes::Said);
+    let trial = Trial::new(FakeOptions { auth, uploads, ..FakeOptions::default() });
+    elsewhere(trial.password("ann", "s3cret")).arrives(SIZE);
 }
 
 #[test]
@@ -205,6 +261,15 @@ fn mount_not_allowed() {
         trial.arrives(SIZE);
         assert!(trial.fake.seen().len() <= 16, "{}", trial.log());
     }
+}
+
+#[test]
+fn mount_refused_with_a_password() {
+    let refusal = Reply::status(401).with("www-authenticate", "Basic realm=\"fake\"");
+    let faults = vec![Fault::once("POST", "/uploads/", Effect::At(When::BeforeBody, Act::Reply(refusal)))];
+    let auth = Auth::Basic { user: "ann".into(), password: "s3cret".into() };
+    let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() });
+    elsewhere(trial.password("ann", "s3cret")).arrives(SIZE);
 }
 
 #[test]

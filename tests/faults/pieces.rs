@@ -1,5 +1,9 @@
 //! Registries that want blobs in pieces, and what can happen to pieces.
 
+use std::{sync::Arc, time::Duration};
+
+use starcar::blob::{BlobContent, MemoryBlob};
+
 use crate::harness::*;
 
 const PIECE: u64 = SIZE / 4;
@@ -49,6 +53,49 @@ fn too_large_and_no_pieces() {
         assert!(said.starts_with("cannot push blob DIGEST (REGISTRY/ns/repo:v1): "), "{said}");
         assert!(trial.fake.count("PATCH", "") <= 8, "{}", trial.log());
     }
+}
+
+#[test]
+fn refused_for_many_blobs() {
+    // All are refused at once: one refusal changes the way, the others follow and do not change it further.
+    let uploads = [
+        Uploads { max_body: Some(SIZE / 2), ..Uploads::default() },
+        Uploads { no_put_body: Some(413), ..Uploads::default() },
+        Uploads { no_put_body: Some(405), ..Uploads::default() },
+    ];
+    for uploads in uploads {
+        let trial = trial(uploads, Vec::new()).with(|options| options.concurrency = 12);
+        if let Err(error) = trial.push_many(12) {
+            panic!("{}\n{}", trial.said(&error), trial.log());
+        }
+        assert_eq!(trial.fake.blobs(), 12);
+        assert!(pieces(&trial).iter().all(|piece| *piece >= SIZE / 5), "{}", trial.log());
+    }
+}
+
+#[test]
+fn pieces_that_are_not_told() {
+    // As ECR does: the end of the first piece for ever.
+    let range = Effect::WithHeader("range", format!("0-{}", PIECE - 1));
+    let trial = trial(Uploads::default(), vec![Fault::always("PATCH", "", range)]);
+    trial.with(|options| options.chunk = Some(PIECE)).arrives(SIZE);
+}
+
+#[test]
+fn end_of_pieces_slow() {
+    // A registry reads the blob once more, or copies it, before it says that it has it.
+    const LONG: usize = 64 << 20;
+    let fault = Fault::once("PUT", "/uploads/", Effect::PauseAfter(0, Duration::from_millis(1500)));
+    let trial = Trial::new(FakeOptions { discard: true, faults: vec![fault], ..FakeOptions::default() });
+    let trial = trial.with(|options| {
+        options.chunk = Some(LONG as u64);
+        options.stall = Duration::from_secs(1);
+        options.retries = 0;
+    });
+    trial.in_time(|client, target| {
+        let blob: Arc<dyn BlobContent> = Arc::new(MemoryBlob::new(vec![1; LONG]));
+        client.push_blobs(target, &[blob], &|_, _| {}).unwrap();
+    });
 }
 
 #[test]

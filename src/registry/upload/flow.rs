@@ -5,7 +5,7 @@ use std::{
     io::{self, Read},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,11 @@ const PIECES_AHEAD: usize = 4;
 /// trusted to manage.
 const COMMIT_RATE: u64 = 32 << 20;
 
+/// How long a registry may take to store a blob of `size` bytes that it has received.
+pub(super) fn commit_time(size: u64) -> Duration {
+    Duration::from_secs(size / COMMIT_RATE)
+}
+
 /// The part of a blob that one request sends.
 #[derive(Clone)]
 pub(in crate::registry) struct Part {
@@ -45,6 +50,8 @@ pub(in crate::registry) struct Part {
     pub(super) failure: SourceFailure,
     /// How far into the blob bytes were handed to the network.
     pub(super) sent: Arc<AtomicU64>,
+    /// Whether the network waits for the source: what stands still then is not the registry.
+    pub(super) starving: Arc<AtomicBool>,
 }
 
 /// Where a source's error is put.
@@ -55,6 +62,7 @@ pub(super) struct SourceFailure(Arc<Mutex<Option<io::Error>>>);
 pub(in crate::registry) struct Flow {
     body: reqwest::Body,
     sent: Arc<AtomicU64>,
+    starving: Arc<AtomicBool>,
     end: u64,
     /// How long the server may take after the last byte, beside the limit for stalls.
     commit: Duration,
@@ -79,12 +87,13 @@ impl Part {
         let (stop, stopped) = oneshot::channel();
         let end = self.offset + self.length;
         self.sent.store(self.offset, Ordering::Relaxed);
-        let commit = if end == self.content.size() { end / COMMIT_RATE } else { 0 };
+        let commit = if end == self.content.size() { commit_time(end) } else { Duration::ZERO };
         Flow {
             body: reqwest::Body::wrap_stream(self.stream(stopped)),
             sent: Arc::clone(&self.sent),
+            starving: Arc::clone(&self.starving),
             end,
-            commit: Duration::from_secs(commit),
+            commit,
             _stop: stop,
         }
     }
@@ -110,10 +119,13 @@ impl Part {
             let part = part.clone();
             async move {
                 let (mut pieces, stopped, sent) = state?;
-                let (next, stopped) = match select(Box::pin(pieces.recv()), stopped).await {
-                    Either::Left((next, stopped)) => (next, stopped),
-                    Either::Right(_) => return Some((Err(abandoned()), None)),
+                part.starving.store(true, Ordering::Relaxed);
+                let received = match select(Box::pin(pieces.recv()), stopped).await {
+                    Either::Left(received) => Some(received),
+                    Either::Right(_) => None,
                 };
+                part.starving.store(false, Ordering::Relaxed);
+                let Some((next, stopped)) = received else { return Some((Err(abandoned()), None)) };
                 match next {
                     Some(Ok(piece)) => {
                         let sent = sent + piece.len() as u64;
@@ -179,6 +191,8 @@ impl Flow {
             let limit = if before == self.end { stall + self.commit } else { stall };
             match timeout(limit, &mut answer).await {
                 Ok(answer) => return Some(answer),
+                // A source may have reasons to wait that are longer than any limit for stalls.
+                Err(_) if self.starving.load(Ordering::Relaxed) => {}
                 Err(_) if self.sent.load(Ordering::Relaxed) == before => return None,
                 Err(_) => {}
             }

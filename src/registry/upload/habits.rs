@@ -64,8 +64,12 @@ impl Habits {
         self.piece_min
     }
 
-    /// A request with a body of `length` bytes was refused for its length. Returns whether there is another way.
-    pub(in crate::registry) fn too_long(&mut self, length: u64) -> bool {
+    /// A request with a body of `length` bytes, sent in the way of `used`, was refused for its length. Returns whether
+    /// there is another way; there is when another blob's request found one meanwhile.
+    pub(in crate::registry) fn too_long(&mut self, used: Strategy, length: u64) -> bool {
+        if used != self.strategy() {
+            return true;
+        }
         let smaller = match self.strategy {
             Strategy::Whole if self.no_pieces => return false,
             Strategy::Whole => PIECE_DEFAULT,
@@ -79,7 +83,7 @@ impl Habits {
     }
 
     /// The registry does not take whole blobs. Returns whether there is another way.
-    pub(in crate::registry) fn no_whole(&mut self) -> bool {
+    fn no_whole(&mut self) -> bool {
         if self.strategy != Strategy::Whole || self.no_pieces {
             return false;
         }
@@ -88,7 +92,7 @@ impl Habits {
     }
 
     /// The registry does not take pieces. Returns whether there is another way.
-    pub(in crate::registry) fn no_pieces(&mut self) -> bool {
+    fn no_pieces(&mut self) -> bool {
         if self.strategy == Strategy::Whole {
             return false;
         }
@@ -97,17 +101,23 @@ impl Habits {
         true
     }
 
-    /// The registry lost an upload that had begun. Something before it may end long requests.
-    pub(in crate::registry) fn lost(&mut self) {
+    /// The registry lost an upload that had begun in the way of `used`. Something before it may end long requests.
+    pub(in crate::registry) fn lost(&mut self, used: Strategy) {
+        if used != self.strategy() {
+            return;
+        }
         self.lost += 1;
         if self.lost >= LOST_MAX {
             self.no_whole();
         }
     }
 
-    /// A request was refused as one that the registry does not know or understand. Returns whether there is another
-    /// way, which for whole blobs there is only before any byte was kept (`at_start`).
-    pub(in crate::registry) fn other_way(&mut self, at_start: bool) -> bool {
+    /// A request, sent in the way of `used`, was refused as one that the registry does not know or understand. Returns
+    /// whether there is another way, which for whole blobs there is only before any byte was kept (`at_start`).
+    pub(in crate::registry) fn other_way(&mut self, used: Strategy, at_start: bool) -> bool {
+        if used != self.strategy() {
+            return true;
+        }
         match self.strategy {
             Strategy::Whole => at_start && self.no_whole(),
             Strategy::Pieces(_) => self.no_pieces(),
@@ -123,14 +133,15 @@ mod tests {
     fn refused_lengths_are_halved_to_an_end() {
         let mut habits = Habits::new(None, "h");
         assert_eq!(habits.strategy(), Strategy::Whole);
-        assert!(habits.too_long(10 << 30));
+        let too_long = |habits: &mut Habits, length| habits.too_long(habits.strategy(), length);
+        assert!(too_long(&mut habits, 10 << 30));
         assert_eq!(habits.strategy(), Strategy::Pieces(64 << 20));
         for length in [32, 16, 8, 4, 2, 1] {
-            assert!(habits.too_long(length << 21));
+            assert!(too_long(&mut habits, length << 21));
             assert_eq!(habits.strategy(), Strategy::Pieces(length << 20));
         }
-        assert!(habits.too_long(1 << 20));
-        assert!(!habits.too_long(512 << 10));
+        assert!(too_long(&mut habits, 1 << 20));
+        assert!(!too_long(&mut habits, 512 << 10));
     }
 
     #[test]
@@ -138,7 +149,7 @@ mod tests {
         let mut habits = Habits::new(Some(1 << 20), "h");
         habits.learn_min(5 << 20);
         assert_eq!(habits.strategy(), Strategy::Pieces(5 << 20));
-        assert!(!habits.too_long(5 << 20));
+        assert!(!habits.too_long(habits.strategy(), 5 << 20));
     }
 
     #[test]
@@ -148,7 +159,7 @@ mod tests {
         assert!(habits.no_whole());
         assert!(habits.no_pieces());
         assert_eq!(habits.strategy(), Strategy::Whole);
-        assert!(!habits.no_whole() && !habits.too_long(1 << 30));
+        assert!(!habits.no_whole() && !habits.too_long(Strategy::Whole, 1 << 30));
     }
 
     #[test]
@@ -156,15 +167,27 @@ mod tests {
         let habits = Habits::new(Some(1 << 30), "ghcr.io");
         assert_eq!(habits.strategy(), Strategy::Pieces(4 << 20));
         let mut habits = Habits::new(None, "europe-docker.pkg.dev");
-        assert!(!habits.too_long(1 << 30) && !habits.no_whole());
+        assert!(!habits.too_long(Strategy::Whole, 1 << 30) && !habits.no_whole());
     }
 
     #[test]
     fn lost_uploads_lead_to_pieces() {
         let mut habits = Habits::new(None, "h");
-        habits.lost();
+        habits.lost(Strategy::Whole);
         assert_eq!(habits.strategy(), Strategy::Whole);
-        habits.lost();
+        habits.lost(Strategy::Whole);
+        assert_eq!(habits.strategy(), Strategy::Pieces(PIECE_DEFAULT));
+    }
+
+    #[test]
+    fn what_another_request_found_is_tried_first() {
+        // Many blobs are refused at once: one of them changes the way, the others follow.
+        let mut habits = Habits::new(None, "h");
+        for _ in 0..12 {
+            assert!(habits.too_long(Strategy::Whole, 10 << 30));
+            assert!(habits.other_way(Strategy::Whole, true));
+            habits.lost(Strategy::Whole);
+        }
         assert_eq!(habits.strategy(), Strategy::Pieces(PIECE_DEFAULT));
     }
 }

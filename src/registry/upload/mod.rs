@@ -7,7 +7,13 @@ mod flow;
 mod habits;
 mod requests;
 
-use std::sync::{Arc, PoisonError, atomic::AtomicU64};
+use std::{
+    io,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
 
 use futures_util::future::BoxFuture;
 use reqwest::Url;
@@ -20,7 +26,7 @@ pub(super) use self::{
 };
 use self::{
     flow::{Part, SourceFailure},
-    requests::{Begun, begin, how_far, send_part},
+    requests::{Begun, Known, begin, how_far, send_part},
 };
 use super::{
     PushEvent,
@@ -36,6 +42,8 @@ use crate::{blob::BlobContent, digest::Digest};
 /// Bytes more that a registry must have before failures are counted from the start again. With less than that, a blob
 /// would take longer than anybody waits.
 const PROGRESS_MIN: u64 = 32 << 10;
+/// Retries when an upload of an earlier run is asked for: there is another way on.
+const TAKE_UP_RETRIES: u32 = 2;
 
 /// One blob to be sent.
 pub(super) struct Upload<'a> {
@@ -83,7 +91,10 @@ struct Running<'a> {
     digest: Digest,
     failure: SourceFailure,
     sent: Arc<AtomicU64>,
+    starving: Arc<AtomicBool>,
     tries: Tries,
+    /// How the last request sent, and how many bytes.
+    used: (Strategy, u64),
     /// The most bytes that the registry ever had: more than that is progress.
     most: u64,
     /// Whether parts of several requests were joined on the registry's word.
@@ -119,7 +130,9 @@ impl Uploader for Resuming {
                 digest,
                 failure: SourceFailure::default(),
                 sent: Arc::default(),
+                starving: Arc::default(),
                 tries,
+                used: (Strategy::Whole, 0),
                 most: 0,
                 joined: false,
                 trusted: true,
@@ -141,14 +154,16 @@ impl Running<'_> {
             }
             None => match self.begin().await? {
                 Some(place) => place,
-                None => return Ok(()),
+                None => return self.confirm().await,
             },
         };
         self.most = place.offset;
         loop {
             let result = self.step(&mut place).await;
             if let Some(source) = self.failure.take() {
-                self.cancel(&place).await;
+                if !can_be_read_later(&source) {
+                    self.cancel(&place).await;
+                }
                 let reference = self.upload.context.reference.clone();
                 return Err(RegistryError::Source { reference, digest: self.digest, source });
             }
@@ -178,12 +193,41 @@ impl Running<'_> {
 
     /// The upload that an earlier run left, if the registry still has it.
     async fn take_up(&mut self) -> Result<Option<Place>, RegistryError> {
-        let Some(url) = self.claim.as_ref().and_then(Claim::url) else { return Ok(None) };
-        let mut place = Place { url, offset: 0, sent: self.size };
+        let Some(mut url) = self.claim.as_ref().and_then(Claim::url) else { return Ok(None) };
         // The registry must be met before it is known that the remembered URL is one of its own.
-        self.upload.session.url("", self.upload.context).await?;
-        let found = how_far(&self.upload, &mut place).await?;
-        Ok(Some(place).filter(|place| found && place.offset > 0))
+        let own = self.upload.session.url("", self.upload.context).await?;
+        if own.scheme() == "https" && url.scheme() != "https" {
+            return Ok(None);
+        }
+        match how_far(&self.upload, &mut url, Tries::new(TAKE_UP_RETRIES)).await {
+            Ok(Known::Bytes(offset)) if (1..=self.size).contains(&offset) => {
+                Ok(Some(self.at(url, offset, self.size)))
+            }
+            Ok(Known::Nothing) => Ok(None),
+            Ok(Known::Bytes(_) | Known::Something) => {
+                cancel(self.upload.session, &url, self.upload.context).await;
+                Ok(None)
+            }
+            // It is only a hint: what cannot be gone on with must not be in the way of what can be begun.
+            Err(error) => {
+                tracing::info!("an earlier upload cannot be taken up: {}", error.in_one_line());
+                Ok(None)
+            }
+        }
+    }
+
+    /// A place, whose address is remembered: some registries take no older one.
+    fn at(&mut self, url: Url, offset: u64, sent: u64) -> Place {
+        if let Some(claim) = &mut self.claim {
+            claim.remember(&url);
+        }
+        Place { url, offset, sent }
+    }
+
+    fn moved(&mut self, place: &mut Place, url: Url) {
+        if url != place.url {
+            *place = self.at(url, place.offset, place.sent);
+        }
     }
 
     /// Opens an upload; `None` when the blob was mounted instead.
@@ -196,12 +240,7 @@ impl Running<'_> {
                 }
                 Ok(None)
             }
-            Begun::At(url) => {
-                if let Some(claim) = &mut self.claim {
-                    claim.remember(&url);
-                }
-                Ok(Some(Place { url, offset: 0, sent: 0 }))
-            }
+            Begun::At(url) => Ok(Some(self.at(url, 0, 0))),
         }
     }
 
@@ -229,6 +268,7 @@ impl Running<'_> {
             Strategy::Whole => left,
             Strategy::Pieces(length) => length.min(left),
         };
+        self.used = (strategy, length);
         let ends = strategy == Strategy::Whole || left == 0;
         let part = Part {
             content: Arc::clone(&self.upload.content),
@@ -237,26 +277,27 @@ impl Running<'_> {
             events: self.upload.events.clone(),
             failure: self.failure.clone(),
             sent: Arc::clone(&self.sent),
+            starving: Arc::clone(&self.starving),
         };
         let sent = send_part(&self.upload, &place.url, part, ends.then_some(self.digest)).await;
-        place.sent = place.sent.max(self.sent.load(std::sync::atomic::Ordering::Relaxed));
+        place.sent = place.sent.max(self.sent.load(Ordering::Relaxed));
         let answer = sent?;
         if ends {
             return Ok(Step::Stored);
         }
-        if let Some(url) = location(&place.url, answer.headers()) {
-            place.url = url;
-        }
         let expected = place.offset + length;
-        // A registry that took a piece has what it had before: one that names less (ECR names the end of the first
+        // A registry that took a piece has more than before: one that names no more (ECR names the end of the first
         // piece for ever) does not count.
         let said = answer.header("range").and_then(requests::end_of_range);
-        let has = said.filter(|has| *has >= place.offset).unwrap_or(expected);
+        let has = said.filter(|has| *has > place.offset).unwrap_or(expected);
         if has > expected {
             let said = format!("it says to have {has} bytes where {expected} were sent");
             return Err(Failure::passing(self.upload.context.protocol(said)));
         }
         self.joined = true;
+        if let Some(url) = location(&place.url, answer.headers()) {
+            self.moved(place, url);
+        }
         place.offset = has;
         Ok(Step::More)
     }
@@ -264,14 +305,11 @@ impl Running<'_> {
     /// Decides how to go on after a request that failed, and brings `place` there. Returns whether anything is left to
     /// be sent.
     async fn recover(&mut self, mut failure: Failure, place: &mut Place) -> Result<bool, RegistryError> {
-        let asked = match self.habits(|habits| habits.strategy()) {
-            Strategy::Whole => self.size - place.offset,
-            Strategy::Pieces(length) => length.min(self.size - place.offset),
-        };
+        let (used, asked) = self.used;
         let before = place.offset;
         match failure.status() {
             _ if failure.is_wrong_digest() => return self.another_digest(failure, place).await,
-            Some(413) if self.habits(|habits| habits.too_long(asked)) => {}
+            Some(413) if self.habits(|habits| habits.too_long(used, asked)) => {}
             Some(413) => {
                 self.cancel(place).await;
                 let minimum = self.habits(|habits| habits.piece_min());
@@ -279,7 +317,7 @@ impl Running<'_> {
             }
             // Out of step, or longer than the registry takes: which of them, its state shows.
             Some(416) => {}
-            Some(400 | 405 | 501) if self.habits(|habits| habits.other_way(place.offset == 0)) => {}
+            Some(400 | 405 | 501) if self.habits(|habits| habits.other_way(used, place.offset == 0)) => {}
             Some(404 | 410) => {
                 failure.retry = Retry::Later;
                 self.tries.wait(failure).await?;
@@ -288,7 +326,11 @@ impl Running<'_> {
             }
             _ => {
                 if failure.retry == Retry::Never {
-                    self.cancel(place).await;
+                    // After a new login, or when the registry has time again, there is something to go on with.
+                    let passes = |status| matches!(status, 401 | 408 | 425 | 429 | 500 | 502..600);
+                    if failure.status().is_some_and(|status| !passes(status)) {
+                        self.cancel(place).await;
+                    }
                     return Err(failure.error);
                 }
                 self.tries.wait(failure).await?;
@@ -301,7 +343,10 @@ impl Running<'_> {
         }
         let refused = failure.status() == Some(416);
         let left = self.synchronize(place).await?;
-        if left && refused && place.offset == before && !self.habits(|habits| habits.too_long(asked)) {
+        if left && refused && place.offset <= before {
+            if place.offset == before && self.habits(|habits| habits.too_long(used, asked)) {
+                return Ok(true);
+            }
             failure.retry = Retry::Later;
             self.tries.wait(failure).await?;
             // Once may be chance.
@@ -316,22 +361,31 @@ impl Running<'_> {
     /// Asks how far the upload got, and begins again where the registry lost it or cannot be believed.
     async fn synchronize(&mut self, place: &mut Place) -> Result<bool, RegistryError> {
         let sent = place.sent;
-        if self.trusted && how_far(&self.upload, place).await? {
-            if place.offset <= sent && (place.offset > 0 || sent == 0) {
-                self.joined |= place.offset > 0;
+        let mut url = place.url.clone();
+        let known = match self.trusted {
+            true => how_far(&self.upload, &mut url, self.upload.session.host().tries()).await?,
+            false => Known::Something,
+        };
+        self.moved(place, url);
+        match known {
+            // Nothing, or one byte: the header has the same words for both.
+            Known::Bytes(offset) if offset <= sent && (offset > 0 || sent == 0) => {
+                place.offset = offset;
+                self.joined |= offset > 0;
                 return Ok(true);
             }
-            // Nothing, or one byte: the header has the same words for both.
-            if place.offset > 0 {
-                tracing::warn!(
-                    "the registry says to have {} bytes of blob {}, of which {sent} were sent; it is sent anew",
-                    place.offset,
-                    self.digest
-                );
+            Known::Bytes(offset) => {
+                if offset > 0 {
+                    tracing::warn!(
+                        "the registry says to have {offset} bytes of blob {}, of which {sent} were sent; it is sent \
+                         anew",
+                        self.digest
+                    );
+                }
+                self.cancel_session(place).await;
             }
-            self.cancel_session(place).await;
-        } else {
-            self.lost(place);
+            Known::Something => self.cancel_session(place).await,
+            Known::Nothing => self.lost(place),
         }
         self.begin_again(place).await
     }
@@ -339,7 +393,7 @@ impl Running<'_> {
     fn lost(&self, place: &Place) {
         if place.sent > 0 {
             tracing::warn!("the registry lost the upload of blob {}; it is sent anew", self.digest);
-            self.habits(Habits::lost);
+            self.habits(|habits| habits.lost(self.used.0));
         }
     }
 
@@ -413,6 +467,15 @@ impl Running<'_> {
     fn habits<T>(&self, with: impl FnOnce(&mut Habits) -> T) -> T {
         habits_of(self.upload.session, with)
     }
+}
+
+/// Whether a source that failed may be read when it is tried again: one in a registry that is out of reach. A file that
+/// cannot be read now has changed, or its disk is broken.
+fn can_be_read_later(source: &io::Error) -> bool {
+    let cause = source.get_ref().and_then(|cause| cause.downcast_ref::<RegistryError>());
+    cause.is_some_and(|cause| {
+        !matches!(cause, RegistryError::DigestMismatch { .. } | RegistryError::SizeMismatch { .. })
+    })
 }
 
 fn habits_of<T>(session: &Session, with: impl FnOnce(&mut Habits) -> T) -> T {

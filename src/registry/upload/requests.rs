@@ -5,13 +5,17 @@ use reqwest::{
     header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
 };
 
-use super::{Place, Upload, flow::Part};
+use super::{
+    Upload,
+    flow::{Part, commit_time},
+};
 use crate::{
     digest::Digest,
     registry::{
         error::{Context, RegistryError},
         exchange::{Answer, Ask, Body, location},
         failure::Failure,
+        retry::Tries,
         session::Session,
     },
 };
@@ -44,7 +48,7 @@ pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, 
                 return Ok(Begun::Mounted);
             }
             Ok(answer) => {
-                let next = location(&ask.url, answer.headers());
+                let next = opened_at(session, &ask.url, &answer);
                 if let Some(left) = next.and_then(|next| opened.replace(next)) {
                     cancel(session, &left, upload.context).await;
                 }
@@ -58,12 +62,17 @@ pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, 
     }
     let ask = Ask::new(Method::POST, url).scopes(session.push_scopes()).header(CONTENT_LENGTH, "0");
     let answer = session.host().send(&ask, upload.context).await?;
+    opened_at(session, &ask.url, &answer).map(Begun::At).ok_or_else(|| {
+        upload.context.protocol("the registry opened an upload and did not say where (no Location header)")
+    })
+}
+
+/// Where an upload is that the answer to a request to `url` opened, and what is to be learnt from that answer.
+fn opened_at(session: &Session, url: &Url, answer: &Answer) -> Option<Url> {
     if let Some(bytes) = answer.header("oci-chunk-min-length").and_then(|bytes| bytes.parse().ok()) {
         super::habits_of(session, |habits| habits.learn_min(bytes));
     }
-    location(&ask.url, answer.headers()).map(Begun::At).ok_or_else(|| {
-        upload.context.protocol("the registry opened an upload and did not say where (no Location header)")
-    })
+    location(url, answer.headers())
 }
 
 /// Sends a part. `end` is the blob's digest where the part is its last.
@@ -89,42 +98,66 @@ pub(super) async fn send_part(
     }
     if length > 0 {
         ask.body = Body::Flow(Box::new(move || part.flow()));
+    } else if end.is_some() {
+        ask.patience = commit_time(part.content.size());
     }
     upload.session.host().once(&ask, upload.context).await
 }
 
-/// Asks how far an upload got, and brings `place` there. Returns whether the registry still knows it.
-pub(super) async fn how_far(upload: &Upload<'_>, place: &mut Place) -> Result<bool, RegistryError> {
-    let ask = Ask::new(Method::GET, place.url.clone()).scopes(upload.session.push_scopes());
+/// What a registry says of an upload.
+pub(super) enum Known {
+    /// It has so many bytes, which need not be true.
+    Bytes(u64),
+    /// It knows the upload and does not say how far it is.
+    Something,
+    /// It does not know the upload, or knows no such question.
+    Nothing,
+}
+
+/// Asks how far an upload got, and brings `url` to its newest address.
+pub(super) async fn how_far(
+    upload: &Upload<'_>,
+    url: &mut Url,
+    mut tries: Tries,
+) -> Result<Known, RegistryError> {
+    let ask = Ask::new(Method::GET, url.clone()).scopes(upload.session.push_scopes());
     let host = upload.session.host();
-    let mut tries = host.tries();
     let answer = loop {
         match host.once(&ask, upload.context).await {
             Ok(answer) => break answer,
-            Err(failure) if matches!(failure.status(), Some(400 | 404 | 405 | 409 | 410 | 416 | 501)) => {
-                return Ok(false);
-            }
-            Err(failure) => tries.wait(failure).await?,
+            Err(failure) => match failure.status() {
+                Some(400 | 404 | 405 | 409 | 410 | 416 | 501) => return Ok(Known::Nothing),
+                // What lets strangers into a store behind the registry has ended.
+                Some(401 | 403) if !host.is_registry(url) => return Ok(Known::Nothing),
+                _ => tries.wait(failure).await?,
+            },
         }
     };
-    if let Some(url) = location(&place.url, answer.headers()) {
-        place.url = url;
+    if let Some(newest) = location(url, answer.headers()) {
+        *url = newest;
     }
-    match answer.header("range").and_then(end_of_range) {
-        Some(bytes) => {
-            place.offset = bytes;
-            Ok(bytes <= upload.content.size())
-        }
-        None => Ok(false),
-    }
+    Ok(answer.header("range").and_then(end_of_range).map_or(Known::Something, Known::Bytes))
 }
 
 /// Ends an upload. Failing to costs the registry some space until it cleans up by itself.
 pub(in crate::registry) async fn cancel(session: &Session, url: &Url, context: &Context) {
-    let ask = Ask::new(Method::DELETE, url.clone()).scopes(session.push_scopes());
-    if let Err(failure) = session.host().once(&ask, context).await {
-        tracing::info!("an upload could not be ended: {}", failure.error.in_one_line());
+    let end = async |url: &Url| {
+        let ask = Ask::new(Method::DELETE, url.clone()).scopes(session.push_scopes());
+        session.host().once(&ask, context).await
+    };
+    let Err(mut failure) = end(url).await else { return };
+    // Registries that keep an upload's state in its address (distribution) take the newest one alone.
+    if matches!(failure.status(), Some(400 | 409 | 416)) {
+        let ask = Ask::new(Method::GET, url.clone()).scopes(session.push_scopes());
+        let newest = session.host().once(&ask, context).await.ok();
+        if let Some(newest) = newest.and_then(|answer| location(url, answer.headers())) {
+            match end(&newest).await {
+                Ok(_) => return,
+                Err(again) => failure = again,
+            }
+        }
     }
+    tracing::info!("an upload could not be ended: {}", failure.error.in_one_line());
 }
 
 /// How many bytes a `Range` header of an upload stands for. `0-0` is what registries say of an empty upload, which the

@@ -211,8 +211,8 @@ fn answer(shared: &Shared, request: &Incoming, body: Vec<u8>) -> Response {
     };
     match (request.method.as_str(), kind) {
         ("POST", "/blobs/uploads/") => uploads::open(shared, &repository, &request.query),
-        ("GET", "/blobs/uploads/") => uploads::status(shared, &rest),
-        ("DELETE", "/blobs/uploads/") => uploads::cancel(shared, &rest),
+        ("GET", "/blobs/uploads/") => uploads::status(shared, &rest, &request.query),
+        ("DELETE", "/blobs/uploads/") => uploads::cancel(shared, &rest, &request.query),
         ("GET" | "HEAD", "/blobs/") => content::get_blob(shared, repository, rest, request),
         ("GET" | "HEAD", "/manifests/") => content::get_manifest(shared, repository, rest),
         ("PUT", "/manifests/") => content::put_manifest(shared, &repository, rest, request, body),

@@ -15,8 +15,10 @@ use super::{
 #[derive(Debug, Clone, Default)]
 pub struct Uploads {
     pub locations: Locations,
-    /// Whether a session takes bytes only at the newest location that was given out for it.
+    /// Whether a session takes bytes, and is ended, only at the newest location that was given out for it.
     pub newest_location_only: bool,
+    /// Whether a session that is asked for at an older location is ended, as distribution 2.8 does.
+    pub old_location_ends: bool,
     /// Sessions end with the connection that breaks in the middle of a body, and are answered with 404 and
     /// this code from then on. Without it they live on.
     pub lost_when_cut: Option<&'static str>,
@@ -59,6 +61,10 @@ pub(super) struct Upload {
 }
 
 impl Upload {
+    fn is_newest(&self, query: &str) -> bool {
+        query_value(query, "_state") == Some(self.state.to_string())
+    }
+
     /// An answer that says how far the upload is and where it goes on.
     fn answer(&mut self, shared: &Shared, id: &str, status: StatusCode) -> Response {
         self.state += 1;
@@ -107,18 +113,24 @@ pub(super) fn open(shared: &Shared, repository: &str, query: &str) -> Response {
     response
 }
 
-pub(super) fn status(shared: &Shared, id: &str) -> Response {
-    match shared.store().uploads.get_mut(id) {
-        Some(upload) => upload.answer(shared, id, StatusCode::NO_CONTENT),
-        None => unknown(shared),
+pub(super) fn status(shared: &Shared, id: &str, query: &str) -> Response {
+    let mut store = shared.store();
+    let Some(upload) = store.uploads.get_mut(id) else { return unknown(shared) };
+    if shared.options.uploads.old_location_ends && !upload.is_newest(query) {
+        store.uploads.remove(id);
+        return error(StatusCode::NOT_FOUND, "BLOB_UPLOAD_INVALID", "the location is not the newest");
     }
+    upload.answer(shared, id, StatusCode::NO_CONTENT)
 }
 
-pub(super) fn cancel(shared: &Shared, id: &str) -> Response {
-    match shared.store().uploads.remove(id) {
-        Some(_) => StatusCode::NO_CONTENT.into_response(),
-        None => unknown(shared),
+pub(super) fn cancel(shared: &Shared, id: &str, query: &str) -> Response {
+    let mut store = shared.store();
+    let Some(upload) = store.uploads.get_mut(id) else { return unknown(shared) };
+    if shared.options.uploads.newest_location_only && !upload.is_newest(query) {
+        return upload.answer(shared, id, StatusCode::RANGE_NOT_SATISFIABLE);
     }
+    store.uploads.remove(id);
+    StatusCode::NO_CONTENT.into_response()
 }
 
 /// The session that a request brings bytes to.
@@ -148,7 +160,7 @@ pub(super) fn refuse(shared: &Shared, request: &Incoming) -> Option<Response> {
     if state.is_none() {
         return Some(error(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", "the location's query was lost"));
     }
-    if options.newest_location_only && state != Some(upload.state.to_string()) {
+    if options.newest_location_only && !upload.is_newest(&request.query) {
         return Some(error(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", "the location is not the newest"));
     }
     let mut start = None;
