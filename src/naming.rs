@@ -123,8 +123,10 @@ fn check_layer(
             Ok(error) => error.into(),
             Err(cause) => OciError::ReadBlob { place: place.to_owned(), digest, cause },
         }),
-        Err(error) => {
-            Err(OciError::DamagedBlob { place: place.to_owned(), digest, reason: error.to_string() })
-        }
+        Err(error) => Err(OciError::Registry(RegistryError::Protocol {
+            action: format!("read layer {digest} as nodes will").into(),
+            reference: place.into(),
+            message: format!("{error}; the registry or something before it serves wrong bytes"),
+        })),
     }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use support::{
     command::{Run, starcar},
-    registry::FakeRegistry,
+    registry::{Act, Effect, FakeOptions, FakeRegistry, Fault, Reply, When},
 };
 
 const EXAMPLE: &str = "examples/tiny-llama";
@@ -126,6 +126,26 @@ fn layouts_archives_and_registries_hold_the_same_image() {
     }
     // Inspecting through a registry reads tables of contents, not weights.
     assert!(starcar(&["inspect", &name]).stdout.contains("models/model-00001-of-00003.safetensors"));
+}
+
+#[test]
+fn layers_that_nodes_cannot_read_are_found_before_the_name_is_given() {
+    let push = |effect: Effect| {
+        let fake = FakeRegistry::start(FakeOptions {
+            faults: vec![Fault::always("GET", "/blobs/sha256", effect)],
+            ..FakeOptions::default()
+        });
+        let name = format!("{}/models/tiny:v1", fake.address());
+        let run = pack(&[EXAMPLE, "--base", "scratch", "-t", &name, "--push"]);
+        (run, fake.tags("models/tiny"))
+    };
+    // All layers are in the way of the first one's failure, which must not make the others wait.
+    let (run, tags) = push(Effect::WrongBytes);
+    assert_eq!((run.code, tags.len()), (6, 0), "{}", run.stderr);
+    assert!(run.stderr.contains("sha256:"), "{}", run.stderr);
+    let (run, tags) = push(Effect::At(When::BeforeBody, Act::Reply(Reply::status(403))));
+    assert_eq!((run.code, tags.len()), (0, 1), "{}", run.stderr);
+    assert!(run.stderr.contains("warning: whether nodes can mount"), "{}", run.stderr);
 }
 
 #[test]
