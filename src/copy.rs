@@ -20,7 +20,7 @@ use crate::{
     naming::{Naming, check_lazy},
     oci::{
         BlobWriter, DEFAULT_TAG, ImageSource, Layout, OciError, Platform, RootDocument, STARCAR_PREFIX,
-        Target, descriptor, digest_of, for_platform, is_tag, variant_tag,
+        Target, descriptor, digest_of, for_platform, is_index, is_tag, read_image, variant_tag,
     },
     progress::Observer,
     push::push_blobs,
@@ -116,7 +116,7 @@ pub fn copy(
     let copy = Copy { source, to, options, observer };
     let mut root = source.root_document()?;
     if let Some(platform) = &options.platform {
-        root = for_platform(source, root, platform)?;
+        root = copy.for_platform(root, platform)?;
     }
     let digest = root.digest;
     let mut tree = Tree::default();
@@ -180,6 +180,19 @@ impl Copy<'_> {
             Destination::Registry { reference, .. } => reference.tag().unwrap_or(DEFAULT_TAG),
             Destination::Layout { tag, .. } => tag,
         }
+    }
+
+    /// The image of `root` for a platform; one that is no index has to be for it.
+    fn for_platform(&self, root: RootDocument, platform: &Platform) -> Result<RootDocument, OciError> {
+        if is_index(&root.media_type) {
+            return for_platform(self.source, root, platform);
+        }
+        let present = Platform::of_config(&read_image(self.source, platform)?.config);
+        if platform.covers(&present) {
+            return Ok(root);
+        }
+        let (wanted, present) = (platform.to_string(), present.to_string());
+        Err(OciError::NoSuchPlatform { place: self.source.place(), wanted, present })
     }
 
     /// Makes sure that a registry takes what is to be sent, before hours of sending.
@@ -273,7 +286,18 @@ impl Copy<'_> {
                     .iter()
                     .map(|(digest, size)| self.source.content(*digest, *size))
                     .collect::<Result<_, _>>()?;
-                push_blobs(registry, reference, self.source.reference(), &contents, self.observer)
+                let from = self.source.reference();
+                push_blobs(registry, reference, from, &contents, self.observer).map_err(|error| match error {
+                    // What lies on a disk and is not what it was is no fault of the registry.
+                    OciError::Registry(RegistryError::Source { digest, source, .. }) if from.is_none() => {
+                        OciError::DamagedBlob {
+                            place: self.source.place(),
+                            digest,
+                            reason: source.to_string(),
+                        }
+                    }
+                    error => error,
+                })
             }
             Destination::Layout { layout, .. } => {
                 let place = format!("oci:{}", layout.root().display());

@@ -29,11 +29,11 @@ pub fn push_image(
 ) -> Result<Digest, OciError> {
     let digest = Digest::of(manifest);
     naming.check(registry, reference, digest)?;
-    push_blobs(registry, reference, None, blobs, observer)?;
-    check_lazy(registry, reference, manifest)?;
+    let name = naming.name(reference, digest);
+    push_blobs(registry, &name, None, blobs, observer)?;
+    check_lazy(registry, &name, manifest)?;
     // Somebody else may have taken the tag while the layers were sent.
     naming.check(registry, reference, digest)?;
-    let name = naming.name(reference, digest);
     registry.push_manifest(&name, media_type, manifest)?;
     Ok(digest)
 }

@@ -5,6 +5,7 @@ use std::io;
 use crate::{
     attach::AttachError,
     base::{BASE_DEFAULT, BaseError},
+    blob::SourceError,
     compile_cache::{CacheError, host::HostError},
     layer::LayerError,
     oci::OciError,
@@ -156,6 +157,9 @@ impl CliError {
             Self::Pack(PackError::LayerTooLarge { remedy, .. }) | Self::Oci(OciError::BlobTooLarge { remedy, .. }) => {
                 Some(remedy.clone())
             }
+            Self::Pack(PackError::Oci(OciError::Registry(error))) | Self::Oci(OciError::Registry(error)) => {
+                of_registry(error).map(str::to_owned)
+            }
             Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
@@ -243,12 +247,34 @@ fn of_record(error: &RecordError) -> Option<&'static str> {
     }
 }
 
+/// The next step after a registry failed.
+fn of_registry(error: &RegistryError) -> Option<&'static str> {
+    match error {
+        RegistryError::Network { action, .. }
+        | RegistryError::Stalled { action, .. }
+        | RegistryError::RateLimited { action, .. }
+        | RegistryError::Unauthorized { action, .. }
+        | RegistryError::Server { action, status: 500.., .. }
+            if action.starts_with("push blob") =>
+        {
+            Some("run the same command again: it goes on at the bytes that the registry has")
+        }
+        _ => None,
+    }
+}
+
 fn of_oci(error: &OciError) -> u8 {
     match error {
         OciError::Target { .. }
         | OciError::Platform(_)
         | OciError::Registry(RegistryError::AuthFile { .. } | RegistryError::Certificate { .. }) => {
             exit_code::USAGE
+        }
+        // The files that are packed: no registry is to blame.
+        OciError::Registry(RegistryError::Source { source, .. })
+            if source.get_ref().is_some_and(|cause| cause.is::<SourceError>()) =>
+        {
+            exit_code::SNAPSHOT
         }
         OciError::Registry(_) | OciError::TagTaken { .. } | OciError::BlobTooLarge { .. } => {
             exit_code::REGISTRY

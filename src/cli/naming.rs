@@ -9,7 +9,7 @@ use crate::{naming::Naming, oci::Target, registry::Reference};
 #[derive(Debug, Args)]
 pub(super) struct NamingArguments {
     /// Push under the image's digest alone; the name has no tag then
-    #[arg(long, conflicts_with = "no_clobber", help_heading = "Destination")]
+    #[arg(long, help_heading = "Destination")]
     push_by_digest: bool,
     /// Refuse to move a tag that names another image
     #[arg(long, env = "STARCAR_NO_CLOBBER", hide_env_values = true, value_parser = clap::builder::FalseyValueParser::new(), help_heading = "Destination")]

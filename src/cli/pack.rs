@@ -74,8 +74,13 @@ enum FormatArgument {
 
 pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
     let naming = arguments.naming.naming();
-    let references: Vec<Reference> =
-        arguments.tag.iter().map(|text| reference(text, naming)).collect::<Result<_, _>>()?;
+    let mut references: Vec<Reference> = Vec::new();
+    for text in &arguments.tag {
+        let reference = reference(text, naming)?;
+        if !references.contains(&reference) {
+            references.push(reference);
+        }
+    }
     let reference = references.first();
     check_destinations(arguments, reference)?;
     let progress = Progress::new(&arguments.progress);
@@ -92,6 +97,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
         say(&prepared, |line| progress.line(line));
     }
     if arguments.dry_run {
+        references.iter().try_for_each(|reference| prepared.check_sizes(reference))?;
         return output::data(&plan_text(&prepared));
     }
 

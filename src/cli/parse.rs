@@ -59,11 +59,33 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(factor).ok_or_else(|| "too large".to_owned())
 }
 
-/// A number of bytes, at least one, as [`bytes`] has it.
-pub(super) fn positive_bytes(text: &str) -> Result<u64, String> {
+/// Bytes of a piece of a blob. Shorter ones would cost a request for each few milliseconds of sending.
+pub(super) fn piece(text: &str) -> Result<u64, String> {
+    const LEAST: u64 = 64 << 10;
     match bytes(text) {
-        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(..LEAST) => Err("must be at least 64KiB".to_owned()),
         result => result,
+    }
+}
+
+/// A repository, with or without its registry before it.
+///
+/// Source: OCI distribution specification, "Pulling manifests".
+pub(super) fn repository(text: &str) -> Result<String, String> {
+    let path = match text.split_once('/') {
+        Some((host, path)) if host.contains([':', '.']) || host == "localhost" => path,
+        _ => text,
+    };
+    let is_part = |part: &str| {
+        part.starts_with(|first: char| first.is_ascii_lowercase() || first.is_ascii_digit())
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
+    };
+    if path.split('/').all(is_part) {
+        Ok(text.to_owned())
+    } else {
+        Err("no repository: expected a path of small letters and digits, without a tag".to_owned())
     }
 }
 

@@ -44,7 +44,11 @@ enum FormatArgument {
 
 pub(super) fn run(arguments: &RegistryCommand) -> Result<u8, CliError> {
     let Subcommands::Check(arguments) = &arguments.command;
-    let reference = reference(&arguments.reference, Naming::Move)?;
+    let name = &arguments.reference;
+    if !name.contains('/') && (name.contains(['.', ':']) || name == "localhost") {
+        return Err(CliError::Usage(format!("`{name}` is a registry; name a repository of it: {name}/NAME")));
+    }
+    let reference = reference(name, Naming::Move)?;
     let registry = arguments.registry.open()?;
     let preflight = registry.preflight(&reference).map_err(OciError::from)?;
     match arguments.format {

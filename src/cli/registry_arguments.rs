@@ -60,11 +60,11 @@ pub(super) struct RegistryArguments {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse::limit)]
     stall_timeout: Duration,
     /// Send blobs in pieces of this size (default: whole, and in pieces where the registry refuses that)
-    #[arg(long, value_name = "SIZE", value_parser = parse::positive_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = parse::piece)]
     chunk_size: Option<u64>,
     /// A repository of the same registry that may have layers already (repeatable; repositories that layers were
     /// pushed to before are tried by themselves)
-    #[arg(long, value_name = "REPOSITORY")]
+    #[arg(long, value_name = "REPOSITORY", value_parser = parse::repository)]
     mount_from: Vec<String>,
 }
 

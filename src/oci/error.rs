@@ -47,7 +47,7 @@ pub enum OciError {
         /// What there is.
         present: String,
     },
-    /// An index has no image for the platform.
+    /// An index has no image for the platform, or an image is for another one.
     #[error("{place} has no image for {wanted}; it has {present}")]
     NoSuchPlatform {
         /// The image.

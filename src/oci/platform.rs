@@ -36,6 +36,13 @@ impl Platform {
         }
     }
 
+    /// Whether an image for `present` is one for this platform, whose variant may be left open.
+    pub fn covers(&self, present: &Self) -> bool {
+        self.os == present.os
+            && self.architecture == present.architecture
+            && (self.variant.is_none() || self.variant == present.variant)
+    }
+
     pub(super) fn apply(&self, config: &mut ImageConfiguration) {
         config.set_os(Os::from(self.os.as_str()));
         config.set_architecture(Arch::from(self.architecture.as_str()));

@@ -230,7 +230,7 @@ pub(super) fn find_in_index(
         wanted: match selector {
             Selector::Tag(tag) => format!("with tag {tag}"),
             Selector::Digest(digest) => format!("with digest {digest}"),
-            Selector::Only => "that needs no name".to_owned(),
+            Selector::Only => "that could be meant without a tag".to_owned(),
         },
         present: list(
             manifests

@@ -76,7 +76,25 @@ impl FromStr for Target {
         if Path::new(text).join("oci-layout").is_file() {
             return Err(invalid(format!("did you mean oci:{text}?")));
         }
-        text.parse().map(Self::Registry).map_err(|error| invalid(format!("{error}")))
+        text.parse().map(Self::Registry).map_err(|error| invalid(why_no_reference(text, &error.to_string())))
+    }
+}
+
+/// What is wrong with a text that should name an image in a registry, in words that help; `error` says it in few.
+fn why_no_reference(text: &str, error: &str) -> String {
+    let path = text.split(['@', ':']).next().unwrap_or_default();
+    if text.contains("://") {
+        "names have no https:// before them".to_owned()
+    } else if text.starts_with(['/', '.', '~']) {
+        format!("a layout is called oci:{text}")
+    } else if text.starts_with('[') {
+        "addresses of IPv6 cannot be part of a name; use a host's name".to_owned()
+    } else if text.split_once('@').is_some_and(|(_, rest)| !rest.contains(':') || rest.contains('/')) {
+        "names hold no users and passwords; log in with `podman login` or `docker login`".to_owned()
+    } else if path.chars().any(char::is_uppercase) {
+        format!("{error}: repositories have small letters only")
+    } else {
+        error.to_owned()
     }
 }
 

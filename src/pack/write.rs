@@ -179,6 +179,7 @@ impl Prepared {
                 }
             }
         }
+        let mut named = Vec::new();
         for destination in destinations {
             if let Destination::Archive { path, tag } = destination {
                 let blobs = blobs(0..self.layers.len(), &sealed, layout.as_ref())?;
@@ -210,7 +211,13 @@ impl Prepared {
                             &built.manifest,
                             *naming,
                             observer,
-                        )?;
+                        )
+                        .inspect_err(|_| {
+                            for name in &named {
+                                tracing::warn!("{name} is pushed already");
+                            }
+                        })?;
+                        named.push(reference);
                     }
                 }
             }
@@ -226,7 +233,10 @@ impl Prepared {
     }
 
     /// Refuses layers that are known to be too large for a registry.
-    fn check_sizes(&self, reference: &Reference) -> Result<(), PackError> {
+    ///
+    /// # Errors
+    /// [`PackError::LayerTooLarge`].
+    pub fn check_sizes(&self, reference: &Reference) -> Result<(), PackError> {
         let host = reference.resolve_registry();
         let Some(known) = known_registry(host) else { return Ok(()) };
         let Some(limit) = known.blob_max else { return Ok(()) };

@@ -12,7 +12,7 @@ use std::{
 use docker_credential::{CredentialRetrievalError, DockerCredential};
 use serde::{Deserialize, Serialize};
 
-use super::error::RegistryError;
+use super::{error::RegistryError, helper};
 
 /// Docker Hub's key in docker's config, from the days of the first registry protocol.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
@@ -163,7 +163,7 @@ impl AuthFile {
         for key in keys(registry, repository) {
             if let Some((name, helper)) = self.helpers.iter().flatten().find(|(name, _)| matches(name, &key))
                 && !helper.is_empty()
-                && let Some(credential) = ask_helper(path, helper, name)?
+                && let Some(credential) = helper::ask(path, helper, name)?
             {
                 return Ok(Some(credential));
             }
@@ -175,8 +175,8 @@ impl AuthFile {
             }
         }
         match self.store.as_deref().filter(|store| !store.is_empty()) {
-            Some(store) if DOCKER_HUB_HOSTS.contains(&registry) => ask_helper(path, store, DOCKER_HUB_KEY),
-            Some(store) => ask_helper(path, store, registry),
+            Some(store) if DOCKER_HUB_HOSTS.contains(&registry) => helper::ask(path, store, DOCKER_HUB_KEY),
+            Some(store) => helper::ask(path, store, registry),
             None => Ok(None),
         }
     }
@@ -242,36 +242,6 @@ fn decode(path: &Path, key: &str, entry: &Entry) -> Result<Option<Credential>, R
         (_, DockerCredential::UsernamePassword(user, password)) => Credential::Password(user, password),
         (_, DockerCredential::IdentityToken(token)) => Credential::IdentityToken(None, token),
     }))
-}
-
-/// Runs `docker-credential-HELPER get`; `None` if it has nothing for `server`.
-fn ask_helper(path: &Path, helper: &str, server: &str) -> Result<Option<Credential>, RegistryError> {
-    let failed = |message: &str| RegistryError::CredentialHelper {
-        helper: helper.to_owned(),
-        path: path.to_owned(),
-        registry: server.to_owned(),
-        message: message.to_owned(),
-    };
-    let config = serde_json::json!({ "credHelpers": { server: helper } });
-    match docker_credential::get_credential_from_reader(config.to_string().as_bytes(), server) {
-        Ok(DockerCredential::UsernamePassword(user, password)) => {
-            Ok(Some(Credential::Password(user, password)))
-        }
-        Ok(DockerCredential::IdentityToken(token)) => Ok(Some(Credential::IdentityToken(None, token))),
-        // The helpers' protocol has no exit code for "unknown registry", only this text.
-        Err(CredentialRetrievalError::HelperFailure { stdout, stderr, .. })
-            if format!("{stdout}{stderr}").contains("credentials not found") =>
-        {
-            Ok(None)
-        }
-        Err(CredentialRetrievalError::HelperFailure { stderr, .. }) => {
-            // stdout is where secrets go, so it is not quoted, whatever the exit code says.
-            let line = stderr.lines().next().unwrap_or_default();
-            Err(failed(if line.is_empty() { "it exited with an error" } else { line }))
-        }
-        Err(CredentialRetrievalError::MalformedHelperResponse) => Err(failed("its answer is malformed")),
-        Err(_) => Err(failed("it could not be run; is it on PATH?")),
-    }
 }
 
 #[cfg(test)]

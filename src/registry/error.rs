@@ -298,6 +298,13 @@ fn limits(size: u64, piece_min: u64) -> String {
 }
 
 impl RegistryError {
+    /// Adds to what the server said.
+    pub(super) fn add(&mut self, words: &str) {
+        if let Self::RateLimited { message, .. } | Self::Server { message, .. } = self {
+            message.push_str(words);
+        }
+    }
+
     /// The message without advice, for a line of a log.
     pub(super) fn in_one_line(&self) -> String {
         let text = self.to_string();
@@ -380,6 +387,13 @@ impl Context {
             RegistryError::PlainHttpServer { action, reference, registry }
         } else if cause.contains("invalid peer certificate") {
             RegistryError::Untrusted { action, reference, registry, cause }
+        } else if cause.contains("tunnel error") {
+            let cause =
+                format!("the proxy that HTTPS_PROXY or ALL_PROXY names does not let it through: {cause}");
+            RegistryError::Network { action, reference, registry, cause }
+        } else if cause.contains("CertificateRequired") {
+            let cause = format!("it wants a certificate of the client; name one with --client-cert: {cause}");
+            RegistryError::Network { action, reference, registry, cause }
         } else {
             RegistryError::Network { action, reference, registry, cause }
         }
@@ -418,10 +432,18 @@ impl Context {
     }
 
     /// The same, of a request to a token service.
-    pub(super) fn at_token_service(&self, service: &reqwest::Url) -> Self {
-        let host = service.host_str().unwrap_or_default();
-        let action = format!("{} (asking {host} for a token)", self.action);
+    pub(super) fn at_token_service(&self, service: &str) -> Self {
+        let action = format!("{}, for which {service} is asked for a token", self.action);
         Self { action: action.into(), ..self.clone() }
+    }
+
+    /// The same, of a request to another host that the registry names.
+    pub(super) fn at_host(&self, host: &str) -> Self {
+        Self {
+            registry: host.into(),
+            credentials: format!("a request without a login, to which {} referred", self.registry).into(),
+            ..self.clone()
+        }
     }
 }
 

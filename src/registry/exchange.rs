@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use reqwest::{
     Method, Response, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION},
+    header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, WWW_AUTHENTICATE},
 };
 use tokio::{sync::OnceCell, time::timeout};
 
@@ -210,7 +210,10 @@ impl Host {
                 false => None,
             };
             let header = proof.as_ref().and_then(|proof| proof.header.as_ref());
-            let result = self.exchange(ask, header, context).await;
+            // Where bytes are stored behind the registry, it is not the registry that answers.
+            let elsewhere =
+                (!is_registry && self.base.get().is_some()).then(|| context.at_host(&authority(&ask.url)));
+            let result = self.exchange(ask, header, elsewhere.as_ref().unwrap_or(context)).await;
             let status = match &result {
                 Ok(answer) => Some(answer.status()),
                 Err(failure) => failure.answer.as_ref().map(|answer| answer.status),
@@ -226,7 +229,10 @@ impl Host {
             let Some(refused) = refused.filter(|_| is_registry && logins < LOGINS_MAX) else {
                 return Err(failure);
             };
-            self.login.learn(&refused.headers, &ask.scopes);
+            // Without credentials, those are what is missing, whatever the kind.
+            if !self.login.learn(&refused.headers, &ask.scopes) && !self.login.is_anonymous() {
+                return Err(Failure::fatal(context.protocol(unknown_login(&refused.headers))));
+            }
             if !self.login.refused(header, &refused.said).await {
                 return Err(failure);
             }
@@ -303,6 +309,8 @@ impl Host {
         let mut method = ask.method.clone();
         for _ in 0..=REDIRECTS_MAX {
             let same_host = url.scheme() == ask.url.scheme() && authority(&url) == authority(&ask.url);
+            let elsewhere = (!same_host).then(|| context.at_host(&authority(&url)));
+            let context = elsewhere.as_ref().unwrap_or(context);
             // Until the registry was met, nothing but itself is asked.
             let is_registry = self.is_registry(&url) || (self.base.get().is_none() && same_host);
             let client = self.transport.client(&url, is_registry).map_err(Failure::fatal)?;
@@ -398,6 +406,19 @@ fn resolve(url: &Url, headers: &HeaderMap) -> Option<Url> {
         next.set_scheme("https").ok()?;
     }
     Some(next)
+}
+
+/// What is wrong with an answer that wants a login and names none that can be made.
+fn unknown_login(headers: &HeaderMap) -> String {
+    let kinds: Vec<&str> = headers
+        .get_all(WWW_AUTHENTICATE)
+        .iter()
+        .filter_map(|value| value.to_str().ok()?.split_whitespace().next())
+        .collect();
+    match kinds.as_slice() {
+        [] => "it wants a login and does not say which (HTTP 401 without WWW-Authenticate)".to_owned(),
+        kinds => format!("it wants a login of a kind that starcar does not know ({})", kinds.join(", ")),
+    }
 }
 
 /// Whether a failure means that the server does not speak `scheme`.

@@ -58,11 +58,12 @@ impl Failure {
     /// The failure that an answer means.
     pub(super) fn of_answer(context: &Context, refusal: Refusal) -> Self {
         let status = refusal.status.as_u16();
-        let error = context.status(status, &refusal.said);
-        let retry = match status {
-            408 | 425 | 429 | 500 | 502..=504 | 507..=599 => retry_after(&refusal.headers, SystemTime::now()),
-            _ => Retry::Never,
-        };
+        let mut error = context.status(status, &refusal.said);
+        let passes = matches!(status, 408 | 425 | 429 | 500 | 502..=504 | 507..=599);
+        let retry = if passes { retry_after(&refusal.headers, SystemTime::now()) } else { Retry::Never };
+        if passes && retry == Retry::Never {
+            error.add(&format!("; it asks to wait for more than {RETRY_AFTER_MAX} s"));
+        }
         Self { error, retry, answer: Some(Box::new(refusal)) }
     }
 

@@ -22,7 +22,7 @@ use super::{
     error::Context,
     exchange::{Ask, Body, Host},
     failure::Failure,
-    transport::is_loopback,
+    transport::{authority, is_loopback},
 };
 
 /// The user name that goes with an identity token without one; Azure's registries, which hand out nearly
@@ -111,9 +111,9 @@ impl Login {
         self.found.credential == Credential::Anonymous
     }
 
-    /// Learns from an answer how to log in for `scopes`.
-    pub(super) fn learn(&self, headers: &HeaderMap, scopes: &[String]) {
-        let Some((challenge, scope)) = parse(headers) else { return };
+    /// Learns from an answer how to log in for `scopes`. Returns whether a way to log in is known then.
+    pub(super) fn learn(&self, headers: &HeaderMap, scopes: &[String]) -> bool {
+        let Some((challenge, scope)) = parse(headers) else { return self.state().challenge.is_some() };
         let mut state = self.state();
         state.challenge = Some(challenge);
         let wanted: Vec<String> =
@@ -121,6 +121,7 @@ impl Login {
         if !scopes.is_empty() && !wanted.is_empty() {
             state.scopes.insert(scopes.to_owned(), wanted);
         }
+        true
     }
 
     /// Takes note that a request with `proof`, or without one, was refused. Returns whether the next would show
@@ -271,10 +272,12 @@ impl Login {
         };
         let answer = answer.inspect_err(|failure| {
             let refusal = failure.answer.as_ref().filter(|answer| answer.status == StatusCode::UNAUTHORIZED);
-            if let Some(refusal) = refusal.filter(|_| has_secret) {
-                self.state().refused = Some(refusal.said.clone());
+            let mut state = self.state();
+            if let Some(refusal) = refusal.filter(|_| has_secret && !state.accepted) {
+                state.refused = Some(refusal.said.clone());
             }
         })?;
+        self.accepted();
         // The body may hold a token; its parser's message could quote it.
         let answer: TokenAnswer = serde_json::from_slice(&answer)
             .map_err(|_| protocol("the token service's answer is no JSON with a token".to_owned()))?;
@@ -339,8 +342,9 @@ impl Login {
     }
 
     async fn ask(&self, host: &Host, ask: Ask, context: &Context) -> Result<Vec<u8>, Failure> {
-        let context = context.at_token_service(&ask.url);
-        match host.bare(&ask, &context).await {
+        let service = authority(&ask.url);
+        let context = context.at_token_service(&service);
+        match host.bare(&ask, &context.at_host(&service)).await {
             Ok(answer) => answer.bytes(&context).await,
             Err(mut failure) => {
                 // A token service that says no says it of the credentials, whatever it calls it.

@@ -7,6 +7,7 @@ mod credentials;
 mod error;
 mod exchange;
 mod failure;
+mod helper;
 mod limits;
 mod login;
 mod manifest;

@@ -63,7 +63,9 @@ pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, 
     let ask = Ask::new(Method::POST, url).scopes(session.push_scopes()).header(CONTENT_LENGTH, "0");
     let answer = session.host().send(&ask, upload.context).await?;
     opened_at(session, &ask.url, &answer).map(Begun::At).ok_or_else(|| {
-        upload.context.protocol("the registry opened an upload and did not say where (no Location header)")
+        upload.context.protocol(
+            "the registry opened an upload and did not say where (no Location header that can be used)",
+        )
     })
 }
 
@@ -141,8 +143,10 @@ pub(super) async fn how_far(
 
 /// Ends an upload. Failing to costs the registry some space until it cleans up by itself.
 pub(in crate::registry) async fn cancel(session: &Session, url: &Url, context: &Context) {
+    // Scopes of their own: what the registry names for an end must not be taken for what a push needs.
+    let scopes = vec![format!("repository:{}:pull,push,delete", session.repository())];
     let end = async |url: &Url| {
-        let ask = Ask::new(Method::DELETE, url.clone()).scopes(session.push_scopes());
+        let ask = Ask::new(Method::DELETE, url.clone()).scopes(scopes.clone());
         session.host().once(&ask, context).await
     };
     let Err(mut failure) = end(url).await else { return };
