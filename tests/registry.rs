@@ -4,7 +4,6 @@
 mod support;
 
 use std::{
-    error::Error,
     io::{self, Read},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -16,7 +15,11 @@ use starcar::{
     digest::Digest,
     registry::{PushEvent, Reference, Registry, RegistryError, RegistryOptions},
 };
-use support::registry::{Auth, Effect, FakeOptions, FakeRegistry, Fault, Ranges, base64, basic};
+use support::{
+    noise::noise,
+    registry::{Auth, Effect, FakeOptions, FakeRegistry, Fault, Ranges, base64, basic},
+    words::words,
+};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -61,15 +64,6 @@ fn fake_with(fault: Fault) -> FakeRegistry {
     FakeRegistry::start(FakeOptions { faults: vec![fault], ..FakeOptions::default() })
 }
 
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
-
 fn blob(length: usize, seed: u64) -> Arc<dyn BlobContent> {
     Arc::new(MemoryBlob::new(noise(length, seed)))
 }
@@ -90,17 +84,6 @@ fn pull(
 ) -> Result<Vec<u8>, RegistryError> {
     let mut bytes = Vec::new();
     client.pull_blob(reference, digest, size, &mut bytes).map(|()| bytes)
-}
-
-/// An error with its causes, as a user sees it.
-fn words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 type ReadFn = fn() -> Box<dyn Read + Send>;
