@@ -17,7 +17,7 @@ use starcar::{
 };
 use support::{
     noise::noise,
-    registry::{Auth, Effect, FakeOptions, FakeRegistry, Fault, Ranges, base64, basic},
+    registry::{Act, Auth, Effect, FakeOptions, FakeRegistry, Fault, Ranges, Reply, When, base64, basic},
     words::words,
 };
 
@@ -640,6 +640,56 @@ fn manifests_that_arrive_as_something_else_are_errors() {
 
     let error = client.push_manifest(&reference(&fake, "repo:v1"), "no\ntype", bytes).unwrap_err();
     assert!(matches!(error, RegistryError::Protocol { .. }), "{error:?}");
+}
+
+#[test]
+fn a_tag_that_somebody_else_moved_is_told_as_such() {
+    let other = r#"{"layers":[],"other":true}"#;
+    let reply = Reply { body: other.to_owned(), ..Reply::status(200) };
+    let fake =
+        fake_with(Fault::always("GET", "/manifests/v1", Effect::At(When::BeforeBody, Act::Reply(reply))));
+    let error =
+        client().push_manifest(&reference(&fake, "repo:v1"), MANIFEST_TYPE, br#"{"layers":[]}"#).unwrap_err();
+    let moved_to = Digest::of(other.as_bytes()).to_string();
+    assert!(
+        matches!(&error, RegistryError::TagMoved { found, .. } if **found == *moved_to),
+        "{}",
+        words(&error)
+    );
+}
+
+#[test]
+fn manifests_are_read_back_once_by_each_name() {
+    let fake = FakeRegistry::open();
+    let client = client();
+    let bytes = br#"{"layers":[]}"#;
+    for (name, times) in [(format!("repo@{}", Digest::of(bytes)), 1), ("repo:v1".to_owned(), 2)] {
+        fake.forget();
+        client.push_manifest(&reference(&fake, &name), MANIFEST_TYPE, bytes).unwrap();
+        assert_eq!(fake.count("GET", "/manifests/"), times, "{name}");
+    }
+}
+
+#[test]
+fn every_repository_that_is_named_is_asked_for_a_mount() {
+    let fake = FakeRegistry::open();
+    let dir = tempfile::tempdir().unwrap();
+    let authfile = dir.path().join("auth.json");
+    std::fs::write(&authfile, "{}").unwrap();
+    let named = ["one", "two", "three"];
+    let options = RegistryOptions {
+        authfile: Some(authfile),
+        mount_from: named.map(str::to_owned).to_vec(),
+        ..RegistryOptions::default()
+    };
+    let client = Registry::new(options).unwrap();
+    let from = reference(&fake, "source:v1");
+    client.push_blobs_from(&reference(&fake, "repo:v1"), Some(&from), &[blob(10, 1)], &|_, _| {}).unwrap();
+    let queries: Vec<String> = fake.seen().into_iter().map(|seen| seen.query).collect();
+    for name in ["source", "one", "two", "three"] {
+        let asked = format!("from={name}");
+        assert!(queries.iter().any(|query| query.contains(&asked)), "{name}: {queries:?}");
+    }
 }
 
 #[test]
