@@ -16,6 +16,7 @@ pub mod layer;
 pub mod naming;
 pub mod natural;
 pub mod oci;
+mod own_file;
 pub mod pack;
 pub mod pending;
 pub mod plan;

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -23,13 +23,25 @@ pub struct PendingFile {
 }
 
 impl PendingFile {
-    /// A new, empty file that will be named in `directory`.
+    /// A new, empty file that will be named in `directory`, for everybody to read.
     ///
     /// # Errors
     /// When the directory cannot be written to.
     pub fn new(directory: &Path) -> io::Result<Self> {
+        Self::with_mode(directory, 0o644)
+    }
+
+    /// As [`Self::new`], for its owner alone.
+    ///
+    /// # Errors
+    /// When the directory cannot be written to.
+    pub fn private(directory: &Path) -> io::Result<Self> {
+        Self::with_mode(directory, 0o600)
+    }
+
+    fn with_mode(directory: &Path, mode: u32) -> io::Result<Self> {
         let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-        match open(directory, flags, Mode::from_raw_mode(0o644)) {
+        match open(directory, flags, Mode::from_raw_mode(mode)) {
             Ok(descriptor) => {
                 return Ok(Self { file: descriptor.into(), directory: directory.to_owned(), named: None });
             }
@@ -39,7 +51,7 @@ impl PendingFile {
         }
         let named = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
-            .permissions(readable())
+            .permissions(fs::Permissions::from_mode(mode))
             .tempfile_in(directory)?;
         let (file, path) = named.into_parts();
         Ok(Self { file, directory: directory.to_owned(), named: Some(path) })
@@ -115,11 +127,6 @@ impl Write for PendingFile {
 /// Start of the names that pending files bear where they must have one.
 pub const TEMPORARY_PREFIX: &str = ".starcar-";
 
-fn readable() -> fs::Permissions {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::Permissions::from_mode(0o644)
-}
-
 /// Names an open file without a name. The detour over `/proc` needs no privilege, unlike `AT_EMPTY_PATH`.
 fn link(file: &File, path: &Path) -> io::Result<()> {
     let descriptor = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -151,6 +158,18 @@ mod tests {
         file.write_all(b"half").unwrap();
         drop(file);
         assert_eq!(names(directory.path()), [""; 0]);
+    }
+
+    #[test]
+    fn private_files_are_their_owners_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let make: [fn(&Path) -> io::Result<PendingFile>; 2] = [PendingFile::new, PendingFile::private];
+        let modes = make.map(|make| {
+            make(directory.path()).unwrap().replace_unsynced("name").unwrap();
+            fs::metadata(directory.path().join("name")).unwrap().permissions().mode() & 0o777
+        });
+        // Whoever runs this may have a stricter umask.
+        assert_eq!((modes[0] & !0o044, modes[1]), (0o600, 0o600));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use starcar::digest::Digest;
 use support::{
     command::{Run, starcar},
+    noise::noise,
     registry::{Auth, Effect, FakeOptions, FakeRegistry, Fault, base64},
 };
 
@@ -33,15 +34,6 @@ fn done(arguments: &[&str]) -> Run {
 
 fn copy(source: &str, destination: &str) -> String {
     done(&["copy", source, destination, "--quiet"]).stdout.trim_end().to_owned()
-}
-
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
 }
 
 fn described(media_type: &str, bytes: &[u8]) -> Value {

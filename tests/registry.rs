@@ -4,7 +4,6 @@
 mod support;
 
 use std::{
-    error::Error,
     io::{self, Read},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -16,7 +15,11 @@ use starcar::{
     digest::Digest,
     registry::{PushEvent, Reference, Registry, RegistryError, RegistryOptions},
 };
-use support::registry::{Auth, Effect, FakeOptions, FakeRegistry, Fault, Ranges, base64, basic};
+use support::{
+    noise::noise,
+    registry::{Act, Auth, Effect, FakeOptions, FakeRegistry, Fault, Ranges, Reply, When, base64, basic},
+    words::words,
+};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -61,15 +64,6 @@ fn fake_with(fault: Fault) -> FakeRegistry {
     FakeRegistry::start(FakeOptions { faults: vec![fault], ..FakeOptions::default() })
 }
 
-fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    };
-    std::iter::repeat_with(next).take(length).collect()
-}
-
 fn blob(length: usize, seed: u64) -> Arc<dyn BlobContent> {
     Arc::new(MemoryBlob::new(noise(length, seed)))
 }
@@ -90,17 +84,6 @@ fn pull(
 ) -> Result<Vec<u8>, RegistryError> {
     let mut bytes = Vec::new();
     client.pull_blob(reference, digest, size, &mut bytes).map(|()| bytes)
-}
-
-/// An error with its causes, as a user sees it.
-fn words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 type ReadFn = fn() -> Box<dyn Read + Send>;
@@ -257,7 +240,8 @@ fn short_and_cut_ranges_are_errors() {
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     assert!(error.to_string().contains("expected 100 bytes, got 99"), "{error}");
 
-    let fake = fake_with(Fault::always("GET", "/blobs/", Effect::CutAfter(50)));
+    // Two tries bring less than the range.
+    let fake = fake_with(Fault::always("GET", "/blobs/", Effect::CutAfter(20)));
     let digest = fake.put_blob("repo", noise(1000, 1));
     let source = client.blob_source(&reference(&fake, "repo:v1"), digest, 1000);
     assert!(matches!(registry_error(source.read_range(10, 100)), RegistryError::Network { .. }));
@@ -656,6 +640,56 @@ fn manifests_that_arrive_as_something_else_are_errors() {
 
     let error = client.push_manifest(&reference(&fake, "repo:v1"), "no\ntype", bytes).unwrap_err();
     assert!(matches!(error, RegistryError::Protocol { .. }), "{error:?}");
+}
+
+#[test]
+fn a_tag_that_somebody_else_moved_is_told_as_such() {
+    let other = r#"{"layers":[],"other":true}"#;
+    let reply = Reply { body: other.to_owned(), ..Reply::status(200) };
+    let fake =
+        fake_with(Fault::always("GET", "/manifests/v1", Effect::At(When::BeforeBody, Act::Reply(reply))));
+    let error =
+        client().push_manifest(&reference(&fake, "repo:v1"), MANIFEST_TYPE, br#"{"layers":[]}"#).unwrap_err();
+    let moved_to = Digest::of(other.as_bytes()).to_string();
+    assert!(
+        matches!(&error, RegistryError::TagMoved { found, .. } if **found == *moved_to),
+        "{}",
+        words(&error)
+    );
+}
+
+#[test]
+fn manifests_are_read_back_once_by_each_name() {
+    let fake = FakeRegistry::open();
+    let client = client();
+    let bytes = br#"{"layers":[]}"#;
+    for (name, times) in [(format!("repo@{}", Digest::of(bytes)), 1), ("repo:v1".to_owned(), 2)] {
+        fake.forget();
+        client.push_manifest(&reference(&fake, &name), MANIFEST_TYPE, bytes).unwrap();
+        assert_eq!(fake.count("GET", "/manifests/"), times, "{name}");
+    }
+}
+
+#[test]
+fn every_repository_that_is_named_is_asked_for_a_mount() {
+    let fake = FakeRegistry::open();
+    let dir = tempfile::tempdir().unwrap();
+    let authfile = dir.path().join("auth.json");
+    std::fs::write(&authfile, "{}").unwrap();
+    let named = ["one", "two", "three"];
+    let options = RegistryOptions {
+        authfile: Some(authfile),
+        mount_from: named.map(str::to_owned).to_vec(),
+        ..RegistryOptions::default()
+    };
+    let client = Registry::new(options).unwrap();
+    let from = reference(&fake, "source:v1");
+    client.push_blobs_from(&reference(&fake, "repo:v1"), Some(&from), &[blob(10, 1)], &|_, _| {}).unwrap();
+    let queries: Vec<String> = fake.seen().into_iter().map(|seen| seen.query).collect();
+    for name in ["source", "one", "two", "three"] {
+        let asked = format!("from={name}");
+        assert!(queries.iter().any(|query| query.contains(&asked)), "{name}: {queries:?}");
+    }
 }
 
 #[test]

@@ -57,7 +57,8 @@ impl Recording {
     /// Begins a file that will be named in `directory`. A layer that is made of more than `bound` bytes that have to
     /// be kept is given up.
     pub(super) fn begin(key: Digest, directory: &Path, bound: u64) -> io::Result<Self> {
-        let file = BufWriter::new(PendingFile::new(directory)?);
+        // Names of models and what is in them are nobody else's business.
+        let file = BufWriter::new(PendingFile::private(directory)?);
         let mut writing = Writing { file, hash: Sha256::new() };
         writing.write(MAGIC)?;
         Ok(Self { key, state: Ok(writing), parts: Vec::new(), bound, kept: 0 })
@@ -162,7 +163,7 @@ pub(super) fn read(file: &File, size: u64) -> io::Result<Option<(Recipe, (u64, u
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs};
+    use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _};
 
     use proptest::prelude::*;
 
@@ -192,7 +193,9 @@ mod tests {
         recording.kept(b"tail");
         let file = recording.finish(&layer()).unwrap()?;
         file.replace_unsynced("recipe").unwrap();
-        Some(fs::read(directory.join("recipe")).unwrap())
+        let path = directory.join("recipe");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        Some(fs::read(path).unwrap())
     }
 
     fn read_bytes(bytes: &[u8]) -> Option<(Recipe, (u64, u64))> {

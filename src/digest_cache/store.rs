@@ -4,16 +4,16 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use rustix::{fs::OFlags, process::geteuid};
 use serde::Serialize;
 
 use crate::{
     digest::Digest,
+    own_file,
     pending::{PendingFile, TEMPORARY_PREFIX},
 };
 
@@ -93,17 +93,9 @@ impl DigestCache {
 
     /// The file of `key` and its size in bytes.
     pub(super) fn open(&self, key: Digest) -> io::Result<Option<(File, u64)>> {
-        // A FIFO under the name must not stop us.
-        let flags = i32::try_from((OFlags::NONBLOCK | OFlags::NOFOLLOW).bits()).unwrap_or_default();
-        let file = match OpenOptions::new().read(true).custom_flags(flags).open(self.path(key)) {
-            Ok(file) => file,
-            Err(cause) if is_absent(&cause) => return Ok(None),
-            Err(cause) => return Err(cause),
-        };
-        let metadata = file.metadata()?;
         // Whoever else can write here could have a layer packed that is not the user's.
-        let is_own = metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 == 0;
-        Ok((metadata.is_file() && is_own).then_some((file, metadata.len())))
+        let file = own_file::open(OpenOptions::new().read(true), &self.path(key))?;
+        Ok(file.map(|(file, metadata)| (file, metadata.len())))
     }
 
     pub(super) fn put(&self, key: Digest, file: PendingFile) -> io::Result<()> {
@@ -185,14 +177,17 @@ fn is_absent(cause: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
+    use std::{
+        io::Write as _,
+        os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    };
 
     use super::*;
 
     fn put(cache: &DigestCache, name: &str, size: usize) -> Digest {
         cache.create().unwrap();
         let key = Digest::of(name.as_bytes());
-        let mut file = PendingFile::new(cache.directory()).unwrap();
+        let mut file = PendingFile::private(cache.directory()).unwrap();
         file.write_all(&vec![0; size]).unwrap();
         cache.put(key, file).unwrap();
         key

@@ -50,13 +50,20 @@ pub(super) struct Remembered {
     pub recording: Option<Recording>,
 }
 
+/// What the cache says of a layer.
+struct LookedUp<'a> {
+    cache: &'a DigestCache,
+    key: LayerKey,
+    layer: Option<SealedLayer>,
+}
+
 /// Bytes of payload that lie as they are in layers that are known and that `layout` has already.
 pub(super) fn stored_there(specs: &[LayerSpec], options: &PackOptions, layout: &Layout) -> u64 {
     let format = options.format.format();
     let known = Known::new(options, &Unobserved);
-    let is_there = |spec: &&LayerSpec| match known.find(spec, &*format) {
-        Found::Known(_, layer) => layout.has_blob(layer.digest, layer.size),
-        Found::ToSeal(_) => false,
+    let is_there = |spec: &&LayerSpec| {
+        let layer = known.look_up(spec, &*format).and_then(|looked_up| looked_up.layer);
+        !known.verifies() && layer.is_some_and(|layer| layout.has_blob(layer.digest, layer.size))
     };
     let stored = |entry: &Entry| match &entry.kind {
         EntryKind::Regular(content) if content.storage == Storage::Stored => content.size(),
@@ -76,14 +83,20 @@ impl<'a> Known<'a> {
         self.verify
     }
 
-    /// Looks for a layer.
+    /// Looks for a layer, and changes nothing. `None` when there is no cache, or none for this layer.
+    fn look_up(&self, spec: &LayerSpec, format: &dyn LayerFormat) -> Option<LookedUp<'a>> {
+        let cache = self.cache?;
+        let key = LayerKey::of(&spec.entries, format)?;
+        let layer = self.tell(cache.find(key, &spec.entries, format)).flatten();
+        Some(LookedUp { cache, key, layer })
+    }
+
+    /// Looks for a layer, and begins to record one that will be sealed.
     pub(super) fn find(&self, spec: &LayerSpec, format: &dyn LayerFormat) -> Found {
-        let Some(cache) = self.cache else { return Found::ToSeal(None) };
-        let Some(key) = LayerKey::of(&spec.entries, format) else { return Found::ToSeal(None) };
-        let known = self.tell(cache.find(key, &spec.entries, format)).flatten();
-        match known {
-            Some(layer) if !self.verify => Found::Known(key, layer),
-            known => {
+        match self.look_up(spec, format) {
+            None => Found::ToSeal(None),
+            Some(LookedUp { key, layer: Some(layer), .. }) if !self.verify => Found::Known(key, layer),
+            Some(LookedUp { cache, key, layer: known }) => {
                 let recording = self.tell(cache.record(key, &spec.entries)).flatten();
                 Found::ToSeal(Some(Box::new(Remembered { key, known, recording })))
             }

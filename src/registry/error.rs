@@ -102,6 +102,21 @@ pub enum RegistryError {
         /// The digest of what came.
         actual: String,
     },
+    /// A tag that was set and names another manifest right after that.
+    #[error(
+        "cannot {action} ({reference}): {digest} is stored, but the tag names {found} now; somebody else has moved it \
+         meanwhile, or the registry shows an old state of it"
+    )]
+    TagMoved {
+        /// What was tried; names the tag.
+        action: Box<str>,
+        /// The image.
+        reference: Box<str>,
+        /// The digest of the manifest that it was set to.
+        digest: Box<str>,
+        /// The digest of the manifest that it names.
+        found: Box<str>,
+    },
     /// A blob that is not as long as its descriptor says.
     #[error("cannot {action} ({reference}): expected {expected} bytes, got {}{actual}", if *.at_least { "at least " } else { "" })]
     SizeMismatch {
@@ -366,6 +381,13 @@ impl Context {
             expected: expected.into(),
             actual: actual.into(),
         }
+    }
+
+    /// The error for a tag that was set to `digest` and names `found`.
+    pub(super) fn tag_moved(&self, digest: Digest, found: Digest) -> RegistryError {
+        let Self { action, reference, .. } = self.clone();
+        let [digest, found] = [digest, found].map(|digest| digest.to_string().into());
+        RegistryError::TagMoved { action, reference, digest, found }
     }
 
     /// The error for a blob of another size than `expected`.

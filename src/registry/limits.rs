@@ -1,6 +1,7 @@
 //! What is known of public registries before they are asked: sizes that they refuse and requests that they answer
-//! badly, with sources, from `limits.json`. For preflights and warnings; a registry's own answers always count more.
-//! Must not perform requests.
+//! badly, with sources, from `limits.json`. Preflights tell it, uploads choose by it whether and in what pieces a blob
+//! goes, and packs with layers that are too large are refused by it; where a registry answers something else, that
+//! counts more. Must not perform requests.
 
 use std::sync::LazyLock;
 
@@ -18,6 +19,8 @@ pub struct KnownRegistry {
     pub hosts: Vec<String>,
     /// Length in bytes of the largest layer that is known to go.
     pub blob_max: Option<u64>,
+    /// Length in bytes that each piece but the last must have.
+    pub piece_min: Option<u64>,
     /// Length in bytes of the largest piece (the body of a `PATCH`) that is known to go.
     pub piece_max: Option<u64>,
     /// Whether blobs are known to go in one request only, never in pieces.
@@ -104,7 +107,10 @@ mod tests {
             }
             assert!(known.blob_max.is_none() || !known.remedy.is_empty(), "{name}");
             assert!(known.blob_max != Some(0) && known.piece_max != Some(0), "{name}");
-            assert!(!known.whole_only || known.piece_max.is_none(), "{name}");
+            assert!(!known.whole_only || (known.piece_min, known.piece_max) == (None, None), "{name}");
+            assert!(known.piece_min != Some(0), "{name}");
+            let (least, most) = (known.piece_min.unwrap_or(1), known.piece_max.unwrap_or(u64::MAX));
+            assert!(least <= most, "{name}");
         }
     }
 
@@ -190,7 +196,7 @@ mod tests {
         let ghcr = known_registry("ghcr.io").unwrap();
         assert_eq!((ghcr.blob_max, ghcr.piece_max), (Some(10_000_000_000), Some(4 << 20)));
         let ecr = known_registry("1.dkr.ecr.us-east-1.amazonaws.com").unwrap();
-        assert_eq!(ecr.blob_max, Some(52_000 << 20));
+        assert_eq!((ecr.blob_max, ecr.piece_min), (Some(52_000 << 20), Some(5 << 20)));
         assert_eq!(known_registry("public.ecr.aws").unwrap().blob_max, Some(10_000 << 20));
         assert_eq!(known_registry("a.azurecr.io").unwrap().blob_max, Some(200 << 30));
         assert!(known_registry("us-docker.pkg.dev").unwrap().whole_only);

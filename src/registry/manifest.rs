@@ -109,8 +109,10 @@ pub(super) async fn push(
         }
     }
     let subject_is_listed = headers.contains_key("oci-subject");
-    for name in [digest.to_string(), name.to_owned()] {
-        confirm(session, reference, &name, digest, &context).await?;
+    let by_digest = digest.to_string();
+    confirm(session, reference, &by_digest, digest, &context).await?;
+    if name != by_digest {
+        confirm(session, reference, name, digest, &context).await?;
     }
     Ok(Stored { digest, subject_is_listed })
 }
@@ -124,7 +126,8 @@ pub(super) struct Stored {
     pub(super) subject_is_listed: bool,
 }
 
-/// Reads back what was pushed: the registry must not have stored anything else.
+/// Reads back what was pushed: the registry must not have stored anything else. What comes has the digest that it was
+/// asked for by, if it was by one, so another manifest is what a tag names.
 async fn confirm(
     session: &Session,
     reference: &Reference,
@@ -134,7 +137,7 @@ async fn confirm(
 ) -> Result<(), RegistryError> {
     match pull(session, reference, name).await {
         Ok(stored) if stored.digest == digest => Ok(()),
-        Ok(stored) => Err(context.digest_mismatch(digest.to_string(), stored.digest.to_string())),
+        Ok(stored) => Err(context.tag_moved(digest, stored.digest)),
         // An account that may push but not pull cannot ask; the registry took the manifest all the same.
         Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => Ok(()),
         Err(RegistryError::NotFound { .. }) => Err(context.protocol(format!(

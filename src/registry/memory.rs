@@ -3,8 +3,8 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -13,7 +13,7 @@ use reqwest::Url;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
+use crate::{digest::Digest, own_file, pending::PendingFile};
 
 /// Version of the files' format.
 const VERSION: u32 = 1;
@@ -23,6 +23,8 @@ const UPLOADS_LIVE: Duration = Duration::from_hours(7 * 24);
 const BLOBS_MAX: usize = 20_000;
 /// Repositories that are remembered of one blob.
 const REPOSITORIES_MAX: usize = 8;
+/// How often a file is opened anew that another process removed before it was locked.
+const CLAIM_TRIES: usize = 5;
 /// Longest file that is read, in bytes.
 const FILE_MAX: u64 = 64 << 10;
 
@@ -37,6 +39,8 @@ pub(super) struct Claim {
     file: File,
     path: PathBuf,
     url: Option<Url>,
+    /// Whether there is something that a later run needs.
+    is_of_use: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -76,30 +80,24 @@ impl Memory {
     pub(super) fn claim(&self, registry: &str, repository: &str, digest: Digest) -> Option<Claim> {
         make_directory(&self.uploads).ok()?;
         let path = self.uploads.join(name(&[registry, repository, &digest.to_string()]));
-        // URLs of uploads can hold what authorises them, so the file is nobody else's to read.
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .ok()?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        let file = locked(&path)?;
         let mut text = Vec::new();
         (&file).take(FILE_MAX).read_to_end(&mut text).ok()?;
-        let stored = serde_json::from_slice::<StoredUpload>(&text).ok();
-        let url =
-            stored.filter(|stored| stored.version == VERSION).and_then(|stored| stored.url.parse().ok());
-        Some(Claim { file, path, url })
+        // Only the first value counts: behind it can lie the rest of a longer one, see `Claim::remember`.
+        let stored = serde_json::Deserializer::from_slice(&text).into_iter::<StoredUpload>().next();
+        let stored = stored.and_then(Result::ok).filter(|stored| stored.version == VERSION);
+        let url: Option<Url> = stored.and_then(|stored| stored.url.parse().ok());
+        let is_of_use = url.is_some();
+        Some(Claim { file, path, url, is_of_use })
     }
 
     /// Repositories of a registry that had a blob when it was pushed, the latest first.
     pub(super) fn repositories(&self, registry: &str, digest: Digest) -> Vec<String> {
         let path = self.blobs.join(name(&[registry, &digest.to_string()]));
         let read = || -> Option<StoredBlob> {
+            let (file, _) = own_file::open(OpenOptions::new().read(true), &path).ok()??;
             let mut text = Vec::new();
-            File::open(path).ok()?.take(FILE_MAX).read_to_end(&mut text).ok()?;
+            file.take(FILE_MAX).read_to_end(&mut text).ok()?;
             serde_json::from_slice(&text).ok()
         };
         read()
@@ -120,10 +118,9 @@ impl Memory {
         let write = || -> io::Result<()> {
             make_directory(&self.blobs)?;
             let text = serde_json::to_vec(&StoredBlob { version: VERSION, repositories })?;
-            let mut file = tempfile::NamedTempFile::new_in(&self.blobs)?;
+            let mut file = PendingFile::private(&self.blobs)?;
             file.write_all(&text)?;
-            file.persist(self.blobs.join(name(&[registry, &digest.to_string()])))?;
-            Ok(())
+            file.replace_unsynced(&name(&[registry, &digest.to_string()]))
         };
         if let Err(error) = write() {
             tracing::info!("cannot remember blob {digest}: {error}");
@@ -139,29 +136,56 @@ impl Claim {
 
     /// Remembers where the upload is.
     pub(super) fn remember(&mut self, url: &Url) {
-        let mut write = || -> io::Result<()> {
+        let write = || -> io::Result<()> {
             let text = serde_json::to_vec(&StoredUpload { version: VERSION, url: url.to_string() })?;
-            self.file.rewind()?;
-            self.file.set_len(0)?;
-            self.file.write_all(&text)
+            // In this order, so that a process that is killed in between leaves an address and not nothing.
+            self.file.write_all_at(&text, 0)?;
+            self.file.set_len(text.len() as u64)
         };
-        if let Err(error) = write() {
-            tracing::info!("cannot remember an upload: {error}");
+        match write() {
+            Ok(()) => self.is_of_use = true,
+            Err(error) => tracing::info!("cannot remember an upload: {error}"),
         }
     }
 
     /// Forgets the upload.
-    pub(super) fn forget(self) {
-        fs::remove_file(&self.path).ok();
+    pub(super) fn forget(mut self) {
+        self.is_of_use = false;
     }
 }
 
 impl Drop for Claim {
-    /// An upload that never began leaves no file.
+    /// An upload that ended, or never began, leaves no file. The file is removed before the lock on it ends: whoever
+    /// gets the lock then sees that the file has no name any more.
     fn drop(&mut self) {
-        if self.file.metadata().is_ok_and(|metadata| metadata.len() == 0) {
+        if !self.is_of_use && is_at(&self.file, &self.path) {
             fs::remove_file(&self.path).ok();
         }
+    }
+}
+
+/// Opens or makes the file at `path` and locks it; `None` while another process has the lock.
+fn locked(path: &Path) -> Option<File> {
+    // URLs of uploads can hold what authorises them, so the file is nobody else's to read.
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    for _ in 0..CLAIM_TRIES {
+        let (file, _) = own_file::open(&options, path).ok()??;
+        flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
+        // Another process may have removed the file between the two: a lock on that keeps nobody away.
+        if is_at(&file, path) {
+            return Some(file);
+        }
+    }
+    None
+}
+
+/// Whether an open file is the one that has the name `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(named)) => place(open) == place(named),
+        _ => false,
     }
 }
 
@@ -203,6 +227,73 @@ mod tests {
         claim.forget();
         assert_eq!(memory.claim("h:1", "a/b", digest).unwrap().url(), None);
         assert_eq!(files(&memory.uploads), []);
+    }
+
+    #[test]
+    fn what_is_left_of_a_longer_address_does_no_harm() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = Memory::open(directory.path());
+        let digest = Digest::of(b"blob");
+        let url: Url = "http://h:1/v2/a/b/blobs/uploads/1".parse().unwrap();
+        memory.claim("h:1", "a/b", digest).unwrap().remember(&url);
+        // As a process leaves it that is killed before it cuts the file.
+        let (path, _) = files(&memory.uploads).remove(0);
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(b"rest\"}").unwrap();
+        assert_eq!(memory.claim("h:1", "a/b", digest).unwrap().url(), Some(url));
+    }
+
+    #[test]
+    fn a_claim_is_of_the_file_that_has_the_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = Memory::open(directory.path());
+        let digest = Digest::of(b"blob");
+        let first = memory.claim("h", "a", digest).unwrap();
+        assert!(is_at(&first.file, &first.path));
+        fs::remove_file(&first.path).unwrap();
+        assert!(!is_at(&first.file, &first.path));
+        let mut second = memory.claim("h", "a", digest).unwrap();
+        second.remember(&"http://h/".parse().unwrap());
+        first.forget();
+        assert!(second.path.exists(), "it is not the first one's to remove");
+    }
+
+    #[test]
+    fn uploads_are_claimed_by_one_at_a_time_in_a_crowd() {
+        let directory = tempfile::tempdir().unwrap();
+        let memory = Memory::open(directory.path());
+        let digest = Digest::of(b"blob");
+        let holders = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let Some(claim) = memory.claim("h", "a", digest) else { continue };
+                        assert_eq!(holders.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        holders.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                        claim.forget();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn files_are_the_users_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let directory = tempfile::tempdir().unwrap();
+        let memory = Memory::open(directory.path());
+        let digest = Digest::of(b"blob");
+        memory.has("h", "a", digest);
+        memory.claim("h", "a", digest).unwrap().remember(&"http://h/".parse().unwrap());
+        for (path, _) in files(&memory.blobs).into_iter().chain(files(&memory.uploads)) {
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
+        }
+        assert!(memory.repositories("h", digest).is_empty(), "others could have written it");
+        assert!(memory.claim("h", "a", digest).is_none());
     }
 
     #[test]

@@ -135,6 +135,9 @@ impl Registry {
 
     /// Fetches a manifest or index, exactly as served, and verifies its digest against the reference's (if
     /// it has one) and the registry's own statement.
+    ///
+    /// # Errors
+    /// Failed requests; there is no such manifest; what came is none, or has another digest.
     pub fn pull_manifest(&self, reference: &Reference) -> Result<RawManifest, RegistryError> {
         let session = self.session(reference)?;
         self.run(manifest::pull(&session, reference, &manifest::name(reference)))
@@ -158,6 +161,10 @@ impl Registry {
 
     /// Streams a blob of `size` bytes to `sink`, which is written to on the calling thread. The digest is
     /// known to be right only when this returns without error.
+    ///
+    /// # Errors
+    /// Failed requests, after as many tries as the options allow; there is no such blob; what came has another digest
+    /// or size; `sink` fails.
     pub fn pull_blob(
         &self,
         reference: &Reference,
@@ -174,6 +181,9 @@ impl Registry {
     }
 
     /// Whether the reference's repository has a blob.
+    ///
+    /// # Errors
+    /// Failed requests.
     pub fn blob_exists(&self, reference: &Reference, digest: Digest) -> Result<bool, RegistryError> {
         let session = self.session(reference)?;
         let context = session.context(reference, format!("look for blob {digest}"));
@@ -181,6 +191,9 @@ impl Registry {
     }
 
     /// The digest of the manifest that a reference names; `None` if it names none.
+    ///
+    /// # Errors
+    /// Those of [`Self::pull_manifest`], but for a manifest that is not there.
     pub fn manifest_digest(&self, reference: &Reference) -> Result<Option<Digest>, RegistryError> {
         match self.pull_manifest(reference) {
             Ok(manifest) => Ok(Some(manifest.digest)),
@@ -214,6 +227,10 @@ impl Registry {
     ///
     /// `on_event` is told what happens to which blob (index into `blobs`), on the calling thread; it must
     /// not call this client.
+    ///
+    /// # Errors
+    /// Requests that failed until no tries were left, or for good; a blob that cannot be read or is not what it is said
+    /// to be; one that the registry stores otherwise or takes in no way.
     pub fn push_blobs(
         &self,
         reference: &Reference,
@@ -225,6 +242,9 @@ impl Registry {
 
     /// As [`Self::push_blobs`], of blobs that lie in the repository of `from`: where that is one of the same registry,
     /// the registry is asked to take them from there.
+    ///
+    /// # Errors
+    /// Those of [`Self::push_blobs`].
     pub fn push_blobs_from(
         &self,
         reference: &Reference,
@@ -337,14 +357,16 @@ impl Registry {
         let prefix = format!("{}/", session.registry());
         let named = self.inner.mount_from.iter();
         let named = named.map(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned());
+        let named: Vec<String> = from.map(str::to_owned).into_iter().chain(named).collect();
+        // Whatever is named is asked.
+        let most = CANDIDATES_MAX.max(named.len());
         let mut candidates: Vec<String> = Vec::new();
-        let named = from.map(str::to_owned).into_iter().chain(named);
-        for repository in named.chain(self.pushed(session, digest)).chain(known) {
+        for repository in named.into_iter().chain(self.pushed(session, digest)).chain(known) {
             if repository != session.repository() && !candidates.contains(&repository) {
                 candidates.push(repository);
             }
         }
-        candidates.truncate(CANDIDATES_MAX.max(self.inner.mount_from.len()));
+        candidates.truncate(most);
         candidates
     }
 

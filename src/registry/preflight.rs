@@ -1,12 +1,16 @@
 //! Finding out what a registry can do before anything is at stake. Must not know what images hold.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt, process,
+    sync::{Arc, PoisonError},
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
 
 use futures_util::future::BoxFuture;
 use oci_client::Reference;
 use reqwest::{
     Method, StatusCode,
-    header::{CONTENT_LENGTH, RANGE},
+    header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE},
 };
 use serde::Serialize;
 
@@ -14,14 +18,38 @@ use super::{
     Registry,
     error::{Context, RegistryError},
     exchange::{Ask, location},
+    failure::Retry,
     limits::{KnownRegistry, known_registry},
+    pull::interval,
     session::Session,
     upload::cancel,
 };
-use crate::{blob::MemoryBlob, digest::Digest};
+use crate::{
+    blob::{BlobContent, MemoryBlob},
+    digest::Digest,
+};
 
-/// The blob that is pushed to try things with. It is nobody else's, so that it can be removed.
-const PROBE: &[u8] = b"starcar registry check: a probe, to be removed. 0123456789abcdef";
+/// Longest answer to a request for several ranges that is looked at, in bytes: the probe has 64.
+const PARTS_MAX: usize = 4 << 10;
+/// The several ranges that are asked for at once: first and last bytes. Both lie in what all probes have in common.
+const RANGES: [(usize, usize); 2] = [(0, 3), (16, 19)];
+
+/// The blob that is pushed to try things with, of 64 bytes. It is nobody else's, so that it can be removed: not even
+/// another check's that runs on the repository at the same time, which would find its blob gone.
+struct Probe {
+    bytes: Vec<u8>,
+    digest: Digest,
+}
+
+impl Probe {
+    fn new() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        // In containers many processes have the same number, so the time tells them apart.
+        let own = Digest::of(format!("{} {now}", process::id()).as_bytes());
+        let bytes = format!("starcar registry check: a probe, to be removed. {:.16}", own.hex()).into_bytes();
+        Self { digest: Digest::of(&bytes), bytes }
+    }
+}
 
 /// What a registry can do.
 #[derive(Debug, Clone, Serialize)]
@@ -34,7 +62,7 @@ pub struct Preflight {
     pub repository: String,
     /// What is known of the registry beforehand.
     pub known: Option<KnownRegistry>,
-    /// What was found, in the order in which it was tried.
+    /// What was found, in the order in which it was tried. When no registry answers, nothing else is tried.
     pub findings: Vec<Finding>,
 }
 
@@ -87,21 +115,15 @@ impl Preflight {
 /// Opens an upload and ends it.
 pub(super) async fn check_push(session: &Session, reference: &Reference) -> Result<(), RegistryError> {
     let context = session.context(reference, format!("push to {}", session.repository()));
-    open_upload(session, &context).await.map(drop)
-}
-
-/// Opens an upload, ends it, and returns the shortest pieces in bytes that the registry says it takes.
-async fn open_upload(session: &Session, context: &Context) -> Result<Option<u64>, RegistryError> {
-    let ask = Ask::new(Method::POST, session.url("blobs/uploads/", context).await?)
+    let ask = Ask::new(Method::POST, session.url("blobs/uploads/", &context).await?)
         .scopes(session.push_scopes())
         .header(CONTENT_LENGTH, "0");
-    let answer = session.host().send(&ask, context).await?;
-    let minimum = answer.header("oci-chunk-min-length").and_then(|bytes| bytes.parse().ok());
-    match location(&ask.url, answer.headers()) {
-        Some(url) => cancel(session, &url, context).await,
-        None => return Err(context.protocol("it opens uploads and does not say where (no Location header)")),
-    }
-    Ok(minimum)
+    let answer = session.host().send(&ask, &context).await?;
+    let Some(url) = location(&ask.url, answer.headers()) else {
+        return Err(context.protocol("it opens uploads and does not say where (no Location header)"));
+    };
+    cancel(session, &url, &context).await;
+    Ok(())
 }
 
 /// Tries all things.
@@ -113,26 +135,33 @@ pub(super) fn preflight<'a>(
     Box::pin(async move {
         let known = known_registry(session.registry());
         let context = |action: &str| session.context(reference, action);
-        let mut findings = vec![reach(session, &context("reach the registry")).await?];
+        let found = |findings| Preflight {
+            registry: session.registry().to_owned(),
+            repository: session.repository().to_owned(),
+            known: known.cloned(),
+            findings,
+        };
+        let reached = reach(session, &context("reach the registry")).await?;
+        let is_registry = reached.verdict == Verdict::Yes;
+        let mut findings = vec![reached];
+        if !is_registry {
+            return Ok(found(findings));
+        }
         findings.push(pull(session, &context("pull")).await?);
-        let (push, probe) = push(registry, session, reference).await;
-        let can_push = push.verdict == Verdict::Yes;
+        let probe = Probe::new();
+        let push = push(registry, session, reference, &probe).await;
+        let probe = Some(&probe).filter(|_| push.verdict == Verdict::Yes);
         findings.push(push);
         findings.push(range(session, probe, &context("read a range")).await);
         findings.push(ranges(session, probe, known, &context("read several ranges")).await);
         findings.push(mount(session, probe, &context("mount a blob")).await);
         findings.push(referrers(session, probe, known, &context("list referrers")).await);
-        findings.push(pieces(session, can_push, known, &context("open an upload")).await);
+        findings.push(pieces(session, probe.is_some(), known));
         findings.push(blob_size(known));
         if let Some(probe) = probe {
             remove(session, probe, &context("remove a blob")).await;
         }
-        Ok(Preflight {
-            registry: session.registry().to_owned(),
-            repository: session.repository().to_owned(),
-            known: known.cloned(),
-            findings,
-        })
+        Ok(found(findings))
     })
 }
 
@@ -150,19 +179,53 @@ fn not_tried(what: &'static str, needed_for: &'static str) -> Finding {
     finding(what, needed_for, Verdict::Unknown, "not tried: it takes a blob, which could not be pushed")
 }
 
+/// Whether a registry answers, as opposed to a web server or the login page of a network.
 async fn reach(session: &Session, context: &Context) -> Result<Finding, RegistryError> {
-    let begun = Instant::now();
-    let url = session.url("", context).await?;
+    let host = session.host();
+    let mut tries = host.tries();
+    let (answer, time) = loop {
+        let url = host.url("", context).await?;
+        let begun = Instant::now();
+        // Without logging in: a registry shows itself by asking for that, too.
+        match host.bare(&Ask::new(Method::GET, url), context).await {
+            Ok(answer) => break ((answer.status(), answer.headers().clone()), begun.elapsed()),
+            Err(mut failure) => match failure.answer.take() {
+                Some(refusal) if failure.retry == Retry::Never => {
+                    break ((refusal.status, refusal.headers), begun.elapsed());
+                }
+                _ => tries.wait(failure).await?,
+            },
+        }
+    };
+    let (status, headers) = answer;
+    if let Some(instead) = no_registry(status, &headers) {
+        let detail =
+            format!("what answers at /v2/ is no registry: {instead}; look at the name and for a proxy");
+        return Ok(finding("reach", "everything", Verdict::No, detail));
+    }
     let detail = format!(
         "{}, answered in {} ms, {}",
-        url.scheme(),
-        begun.elapsed().as_millis(),
-        match session.host().is_anonymous() {
-            true => "without credentials",
-            false => session.host().credentials(),
-        }
+        if host.is_https() { "https" } else { "http" },
+        time.as_millis(),
+        if host.is_anonymous() { "without credentials" } else { host.credentials() }
     );
     Ok(finding("reach", "everything", Verdict::Yes, detail))
+}
+
+/// What an answer to `/v2/` is when it is not a registry's.
+///
+/// Source: OCI distribution specification 1.1, "Determining Support": 200, or 401 where one has to log in. The header
+/// is that of Docker's registries, which not all have.
+fn no_registry(status: StatusCode, headers: &HeaderMap) -> Option<String> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let is_page = kind.trim_start().to_ascii_lowercase().starts_with("text/html");
+    match status {
+        _ if headers.contains_key("docker-distribution-api-version") => None,
+        StatusCode::OK if is_page => Some("a web page comes".to_owned()),
+        // Proxies that ask for a password before a registry do so with a page.
+        StatusCode::OK | StatusCode::UNAUTHORIZED => None,
+        status => Some(format!("HTTP {}", status.as_u16())),
+    }
 }
 
 /// Whether images can be read. An error when the credentials are refused: nothing else can be found out then.
@@ -183,24 +246,23 @@ async fn pull(session: &Session, context: &Context) -> Result<Finding, RegistryE
     }
 }
 
-/// Whether blobs can be written; the digest of the one that was.
-async fn push(registry: &Registry, session: &Session, reference: &Reference) -> (Finding, Option<Digest>) {
-    let probe: Arc<dyn crate::blob::BlobContent> = Arc::new(MemoryBlob::new(PROBE));
-    let digest = probe.digest();
-    match registry.push_probe(session, reference, &probe).await {
-        Ok(()) => (finding("push", "pushes", Verdict::Yes, "a blob was pushed"), Some(digest)),
-        Err(error) => (finding("push", "pushes", Verdict::No, error.in_one_line()), None),
+/// Whether blobs can be written.
+async fn push(registry: &Registry, session: &Session, reference: &Reference, probe: &Probe) -> Finding {
+    let blob: Arc<dyn BlobContent> = Arc::new(MemoryBlob::new(probe.bytes.clone()));
+    match registry.push_probe(session, reference, &blob).await {
+        Ok(()) => finding("push", "pushes", Verdict::Yes, "a blob was pushed"),
+        Err(error) => finding("push", "pushes", Verdict::No, error.in_one_line()),
     }
 }
 
-async fn range(session: &Session, probe: Option<Digest>, context: &Context) -> Finding {
+async fn range(session: &Session, probe: Option<&Probe>, context: &Context) -> Finding {
     let need = "mounting without pulling";
     let Some(probe) = probe else { return not_tried("range", need) };
     match get(session, probe, "bytes=16-31", context).await {
-        Ok((StatusCode::PARTIAL_CONTENT, bytes)) if Some(bytes.as_slice()) == PROBE.get(16..32) => {
+        Ok((StatusCode::PARTIAL_CONTENT, _, bytes)) if Some(&*bytes) == probe.bytes.get(16..32) => {
             finding("range", need, Verdict::Yes, "a range is answered with its bytes")
         }
-        Ok((StatusCode::PARTIAL_CONTENT, _)) => {
+        Ok((StatusCode::PARTIAL_CONTENT, ..)) => {
             finding("range", need, Verdict::No, "a range is answered with other bytes")
         }
         Ok(_) => finding(
@@ -215,7 +277,7 @@ async fn range(session: &Session, probe: Option<Digest>, context: &Context) -> F
 
 async fn ranges(
     session: &Session,
-    probe: Option<Digest>,
+    probe: Option<&Probe>,
     known: Option<&KnownRegistry>,
     context: &Context,
 ) -> Finding {
@@ -227,38 +289,94 @@ async fn ranges(
             _ => not_tried("ranges", need),
         };
     };
-    match get(session, probe, "bytes=0-3,16-19", context).await {
-        // Several parts, or one range that covers all: not the blob from its start to its end.
-        Ok((StatusCode::PARTIAL_CONTENT, bytes)) if bytes != PROBE => {
-            finding("ranges", need, Verdict::Yes, "several ranges are answered at once")
+    let asked = RANGES.map(|(first, last)| format!("{first}-{last}")).join(",");
+    match get(session, probe, &format!("bytes={asked}"), context).await {
+        Ok((StatusCode::PARTIAL_CONTENT, headers, bytes)) if bytes != probe.bytes => {
+            if holds_ranges(&headers, &bytes, &probe.bytes) {
+                finding("ranges", need, Verdict::Yes, "several ranges are answered at once")
+            } else {
+                let detail = format!("of several ranges not all come; {advice}");
+                finding("ranges", need, Verdict::No, detail)
+            }
         }
         Ok(_) => finding("ranges", need, Verdict::No, format!("the whole blob comes instead; {advice}")),
         Err(error) => finding("ranges", need, Verdict::No, format!("{}; {advice}", error.in_one_line())),
     }
 }
 
+/// Whether an answer to a request for several ranges has them all: each in a part of its own, or one part around them.
+fn holds_ranges(headers: &HeaderMap, body: &[u8], probe: &[u8]) -> bool {
+    let parts = parts(headers, body);
+    RANGES.iter().all(|&(first, last)| {
+        parts.iter().any(|&(start, bytes)| {
+            let (Some(from), Some(to)) = (first.checked_sub(start), last.checked_sub(start)) else {
+                return false;
+            };
+            bytes.get(from..=to).is_some_and(|bytes| probe.get(first..=last) == Some(bytes))
+        })
+    })
+}
+
+/// The parts of an answer to a request for ranges, and where in the blob each begins.
+///
+/// Source: RFC 9110, section 14.6.
+fn parts<'a>(headers: &HeaderMap, body: &'a [u8]) -> Vec<(usize, &'a [u8])> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let part = |range: &str, bytes: &'a [u8]| {
+        let (first, last) = interval(range)?;
+        let length = usize::try_from(last.checked_sub(first)?).ok()?.checked_add(1)?;
+        Some((usize::try_from(first).ok()?, bytes.get(..length)?))
+    };
+    let kind = text(CONTENT_TYPE);
+    if !kind.to_ascii_lowercase().starts_with("multipart/byteranges") {
+        return part(text(CONTENT_RANGE), body).into_iter().collect();
+    }
+    let boundary = kind.split_once("boundary=").and_then(|(_, rest)| rest.split(';').next());
+    let Some(boundary) = boundary.map(|boundary| boundary.trim().trim_matches('"')) else {
+        return Vec::new();
+    };
+    let delimiter = format!("--{boundary}");
+    let mut parts = Vec::new();
+    let mut rest = body.get(..PARTS_MAX).unwrap_or(body);
+    while let Some((_, behind)) = split(rest, delimiter.as_bytes()) {
+        rest = behind;
+        let Some((head, bytes)) = split(rest, b"\r\n\r\n") else { break };
+        let head = String::from_utf8_lossy(head);
+        let ranges = head.lines().filter_map(|line| line.split_once(':'));
+        let range = ranges.into_iter().find(|(name, _)| name.trim().eq_ignore_ascii_case("content-range"));
+        parts.extend(range.and_then(|(_, range)| part(range, bytes)));
+    }
+    parts
+}
+
+/// What comes before and behind the first `separator`.
+fn split<'a>(bytes: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
+    let at = bytes.windows(separator.len()).position(|window| window == separator)?;
+    Some((bytes.get(..at)?, bytes.get(at + separator.len()..)?))
+}
+
 async fn get(
     session: &Session,
-    probe: Digest,
+    probe: &Probe,
     range: &str,
     context: &Context,
-) -> Result<(StatusCode, Vec<u8>), RegistryError> {
-    let url = session.url(&format!("blobs/{probe}"), context).await?;
+) -> Result<(StatusCode, HeaderMap, Vec<u8>), RegistryError> {
+    let url = session.url(&format!("blobs/{}", probe.digest), context).await?;
     let ask = Ask::new(Method::GET, url).scopes(session.pull_scopes()).header(RANGE, range);
     let answer = session.host().send(&ask, context).await?;
-    let status = answer.status();
+    let (status, headers) = (answer.status(), answer.headers().clone());
     let bytes = answer.bytes(context).await.map_err(|failure| failure.error)?;
-    Ok((status, bytes))
+    Ok((status, headers, bytes))
 }
 
 /// A repository may mount from itself, which shows whether the registry mounts at all.
-async fn mount(session: &Session, probe: Option<Digest>, context: &Context) -> Finding {
+async fn mount(session: &Session, probe: Option<&Probe>, context: &Context) -> Finding {
     let need = "sending layers once for several repositories";
     let Some(probe) = probe else { return not_tried("mount", need) };
     let asked = async {
         let mut url = session.url("blobs/uploads/", context).await?;
         url.query_pairs_mut()
-            .append_pair("mount", &probe.to_string())
+            .append_pair("mount", &probe.digest.to_string())
             .append_pair("from", session.repository());
         let ask = Ask::new(Method::POST, url).scopes(session.push_scopes()).header(CONTENT_LENGTH, "0");
         let answer = session.host().send(&ask, context).await?;
@@ -281,7 +399,7 @@ async fn mount(session: &Session, probe: Option<Digest>, context: &Context) -> F
 
 async fn referrers(
     session: &Session,
-    probe: Option<Digest>,
+    probe: Option<&Probe>,
     known: Option<&KnownRegistry>,
     context: &Context,
 ) -> Finding {
@@ -297,7 +415,7 @@ async fn referrers(
         };
     };
     let asked = async {
-        let url = session.url(&format!("referrers/{probe}"), context).await?;
+        let url = session.url(&format!("referrers/{}", probe.digest), context).await?;
         let ask = Ask::new(Method::GET, url).scopes(session.pull_scopes());
         session.host().fetch(&ask, context).await
     };
@@ -320,12 +438,8 @@ async fn referrers(
     }
 }
 
-async fn pieces(
-    session: &Session,
-    can_push: bool,
-    known: Option<&KnownRegistry>,
-    context: &Context,
-) -> Finding {
+/// What is known of the shortest and longest pieces. The probe's upload has learnt what the registry says of it.
+fn pieces(session: &Session, can_push: bool, known: Option<&KnownRegistry>) -> Finding {
     let need = "pushes through proxies that refuse long requests";
     if known.is_some_and(|known| known.whole_only) {
         return finding("pieces", need, Verdict::No, "known of this registry: blobs go in one request only");
@@ -333,21 +447,21 @@ async fn pieces(
     if !can_push {
         return not_tried("pieces", need);
     }
+    let known_min = known.and_then(|known| known.piece_min).unwrap_or(0);
+    let least = session.host().habits.lock().unwrap_or_else(PoisonError::into_inner).piece_min();
+    let least = match least.max(known_min) {
+        0 => None,
+        least if least > known_min => Some(format!("at least {least} bytes (it says)")),
+        least => Some(format!("at least {least} bytes (known of this registry)")),
+    };
     let most = known.and_then(|known| known.piece_max);
     let most = most.map(|bytes| format!("at most {bytes} bytes (known of this registry)"));
-    match open_upload(session, context).await {
-        Ok(Some(least)) => {
-            let rules = [Some(format!("at least {least} bytes (it says)")), most];
-            let rules: Vec<String> = rules.into_iter().flatten().collect();
-            finding("pieces", need, Verdict::Yes, rules.join(", "))
-        }
-        Ok(None) => {
-            let detail =
-                most.unwrap_or_else(|| "no limit is stated; blobs go in one request first".to_owned());
-            finding("pieces", need, Verdict::Unknown, detail)
-        }
-        Err(error) => finding("pieces", need, Verdict::No, error.in_one_line()),
+    let verdict = if least.is_some() { Verdict::Yes } else { Verdict::Unknown };
+    let rules: Vec<String> = [least, most].into_iter().flatten().collect();
+    if rules.is_empty() {
+        return finding("pieces", need, verdict, "no limit is stated; blobs go in one request first");
     }
+    finding("pieces", need, verdict, rules.join(", "))
 }
 
 fn blob_size(known: Option<&KnownRegistry>) -> Finding {
@@ -361,9 +475,9 @@ fn blob_size(known: Option<&KnownRegistry>) -> Finding {
 }
 
 /// Most registries let nobody remove blobs; then it lies there until unused blobs are collected.
-async fn remove(session: &Session, probe: Digest, context: &Context) {
+async fn remove(session: &Session, probe: &Probe, context: &Context) {
     let removed = async {
-        let url = session.url(&format!("blobs/{probe}"), context).await?;
+        let url = session.url(&format!("blobs/{}", probe.digest), context).await?;
         let mut scopes = session.push_scopes();
         scopes.push(format!("repository:{}:delete", session.repository()));
         let ask = Ask::new(Method::DELETE, url).scopes(scopes);
@@ -371,5 +485,62 @@ async fn remove(session: &Session, probe: Digest, context: &Context) {
     };
     if let Err(error) = removed.await {
         tracing::info!("the probe stays until the registry collects unused blobs: {}", error.in_one_line());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(kind: &'static str, range: &'static str) -> HeaderMap {
+        let all = [(CONTENT_TYPE, kind), (CONTENT_RANGE, range)];
+        all.into_iter().map(|(name, value)| (name, value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn probes_are_alike_and_never_the_same() {
+        let (one, other) = (Probe::new(), Probe::new());
+        assert_ne!(one.digest, other.digest);
+        assert_eq!((one.bytes.len(), &one.bytes[..48]), (64, &other.bytes[..48]));
+    }
+
+    #[test]
+    fn answers_to_several_ranges() {
+        let probe = Probe::new().bytes;
+        let single = "application/octet-stream";
+        let holds = |kind, range, body: &[u8]| holds_ranges(&headers(kind, range), body, &probe);
+        assert!(holds(single, "bytes 0-19/64", &probe[..20]));
+        assert!(!holds(single, "bytes 0-3/64", &probe[..4]), "the first range alone");
+        assert!(!holds(single, "bytes 16-19/64", &probe[16..20]));
+        assert!(!holds(single, "bytes 0-19/64", &probe[..19]), "less than it says");
+        assert!(!holds(single, "bytes 0-19/64", &probe[1..21]), "other bytes");
+        assert!(!holds(single, "", &probe[..20]));
+
+        let part = |range: &str, bytes: &[u8]| {
+            let head = format!("\r\n--b\r\nContent-Type: x/y\r\ncontent-range: bytes {range}/64\r\n\r\n");
+            [head.as_bytes(), bytes].concat()
+        };
+        let (first, second) = (part("0-3", &probe[..4]), part("16-19", &probe[16..20]));
+        let end = b"\r\n--b--\r\n";
+        for kind in ["multipart/byteranges; boundary=b", "Multipart/ByteRanges; boundary=\"b\"; x=y"] {
+            assert!(holds(kind, "", &[&first[..], &second, end].concat()));
+            assert!(holds(kind, "", &[&second[..], &first, end].concat()));
+            assert!(!holds(kind, "", &[&first[..], end].concat()));
+            assert!(!holds(kind, "", &[&first[..], &part("16-19", &probe[..4]), end].concat()));
+            assert!(!holds(kind, "", b"\r\n--b"));
+        }
+        assert!(!holds("multipart/byteranges", "", &[&first[..], &second, end].concat()));
+    }
+
+    #[test]
+    fn what_is_no_registry() {
+        let said = |status: u16, kind| no_registry(StatusCode::from_u16(status).unwrap(), &headers(kind, ""));
+        assert_eq!(said(200, "application/json"), None);
+        assert_eq!(said(401, "text/html"), None);
+        assert_eq!(said(200, "text/html; charset=utf-8").unwrap(), "a web page comes");
+        assert_eq!(said(404, "application/json").unwrap(), "HTTP 404");
+        let mut headers = headers("text/html", "");
+        headers.insert("docker-distribution-api-version", "registry/2.0".parse().unwrap());
+        assert_eq!(no_registry(StatusCode::NOT_FOUND, &headers), None);
     }
 }

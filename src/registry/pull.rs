@@ -16,7 +16,7 @@ use super::{
     error::{Context, RegistryError},
     exchange::{Answer, Ask, io_error},
     failure::Failure,
-    retry::Tries,
+    retry::{PROGRESS_MIN, Tries},
     session::Session,
 };
 use crate::{
@@ -24,8 +24,9 @@ use crate::{
     digest::Digest,
 };
 
-/// How far into a blob a range may begin, in bytes, to be cut out of a whole-blob answer. Registries that ignore Range
-/// requests stay usable for small blobs, and no read costs more than this.
+/// How far into a blob a range that is read by itself may begin, in bytes, to be cut out of a whole-blob answer.
+/// Registries that ignore Range requests stay usable for small blobs, and no read costs more than this. A blob that is
+/// read to its end has no such limit: what is skipped there comes once for each break, and not for each read.
 const SKIP_MAX: u64 = 16 << 20;
 
 /// One blob of a registry, read by HTTP Range requests. Cheap to clone.
@@ -34,6 +35,7 @@ pub struct BlobSource {
     pub(super) registry: Registry,
     pub(super) reference: Reference,
     pub(super) digest: Digest,
+    /// In bytes.
     pub(super) size: u64,
 }
 
@@ -43,11 +45,16 @@ struct Stream {
     context: Context,
     reference: Reference,
     digest: Digest,
+    /// Of the blob, in bytes.
     size: u64,
     /// Next byte of the blob that is wanted.
     position: u64,
+    /// Byte behind the last one that is wanted.
     end: u64,
-    /// Whether a range is asked for though it is the whole blob: what reads ranges is not to depend on chance.
+    /// How far tries came that counted as progress.
+    most: u64,
+    /// Whether this is one read of many, of a range. A range is asked for then though it is the whole blob: what reads
+    /// ranges is not to depend on chance.
     ranged: bool,
     /// Bytes that the answer in progress sends before the wanted ones.
     skip: u64,
@@ -66,6 +73,7 @@ impl Stream {
             size: source.size,
             position: start,
             end,
+            most: start,
             ranged: false,
             skip: 0,
             answer: None,
@@ -79,8 +87,11 @@ impl Stream {
             match self.piece().await {
                 Ok(piece) => {
                     self.position += piece.len() as u64;
-                    if !piece.is_empty() {
+                    if self.position >= self.most + PROGRESS_MIN {
+                        self.most = self.position;
                         self.tries.moved();
+                    }
+                    if !piece.is_empty() {
                         return Ok(Some(piece));
                     }
                 }
@@ -133,8 +144,8 @@ impl Stream {
             if let Some(announced) = announced.filter(|announced| *announced != wanted) {
                 return Err(Failure::fatal(self.context.size_mismatch(wanted, announced)));
             }
-            let start = answer.header("content-range").and_then(start_of_range);
-            if let Some(start) = start.filter(|start| *start != self.position) {
+            let interval = answer.header("content-range").and_then(interval);
+            if let Some((start, _)) = interval.filter(|(start, _)| *start != self.position) {
                 let message =
                     format!("it sent the bytes from {start} when asked for those from {}", self.position);
                 return Err(Failure::fatal(self.context.protocol(message)));
@@ -144,7 +155,7 @@ impl Stream {
         if let Some(announced) = announced.filter(|announced| *announced != self.size) {
             return Err(Failure::fatal(self.context.size_mismatch(self.size, announced)));
         }
-        if self.end > SKIP_MAX && self.position > 0 {
+        if self.ranged && self.end > SKIP_MAX && self.position > 0 {
             return Err(Failure::fatal(RegistryError::RangeIgnored {
                 reference: self.reference.whole().into(),
                 digest: self.digest,
@@ -157,9 +168,10 @@ impl Stream {
     }
 }
 
-/// The first byte that a `Content-Range` speaks of.
-fn start_of_range(text: &str) -> Option<u64> {
-    text.trim().strip_prefix("bytes")?.trim_start().split('-').next()?.parse().ok()
+/// The first and the last byte that a `Content-Range` speaks of.
+pub(super) fn interval(text: &str) -> Option<(u64, u64)> {
+    let (first, rest) = text.trim().strip_prefix("bytes")?.trim_start().split_once('-')?;
+    Some((first.parse().ok()?, rest.split('/').next()?.trim_end().parse().ok()?))
 }
 
 impl BlobSource {
@@ -274,10 +286,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts_of_ranges() {
-        assert_eq!(start_of_range("bytes 5-9/10"), Some(5));
-        assert_eq!(start_of_range(" bytes 0-9/*"), Some(0));
-        assert_eq!(start_of_range("bytes */10"), None);
-        assert_eq!(start_of_range("items 1-2"), None);
+    fn intervals() {
+        assert_eq!(interval("bytes 5-9/10"), Some((5, 9)));
+        assert_eq!(interval(" bytes 0-9/*"), Some((0, 9)));
+        assert_eq!(interval("bytes */10"), None);
+        assert_eq!(interval("bytes 5-/10"), None);
+        assert_eq!(interval("items 1-2"), None);
     }
 }

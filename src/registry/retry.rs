@@ -12,6 +12,9 @@ use super::{
 /// The first pause. Each further one is twice as long, and up to twice that by chance, so that many clients that one
 /// outage stopped do not come back at one moment.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Bytes of a blob that a try has to bring to count as progress: a peer that moves a few of them each time must not
+/// keep us for ever.
+pub(super) const PROGRESS_MIN: u64 = 32 << 10;
 /// The longest pause that we choose ourselves.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 

@@ -1,7 +1,6 @@
 //! A push of one blob to a registry that disturbs it.
 
 use std::{
-    error::Error,
     sync::{Arc, LazyLock, mpsc},
     thread,
     time::Duration,
@@ -13,7 +12,8 @@ use starcar::{
     registry::{Reference, Registry, RegistryError, RegistryOptions, TlsOptions},
 };
 
-pub(crate) use crate::support::registry::*;
+use crate::support::words::words;
+pub(crate) use crate::support::{noise::noise, registry::*};
 
 /// Bytes of the blob that is pushed and pulled.
 pub(crate) const SIZE: u64 = 2_000_000;
@@ -29,15 +29,8 @@ pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+js
 pub(crate) const MANIFEST: &[u8] = br#"{"schemaVersion":2,"layers":[]}"#;
 
 /// The blob; every part of it is different.
-pub(crate) static BYTES: LazyLock<Arc<[u8]>> = LazyLock::new(|| {
-    let mut state = 1_u64;
-    let mut bytes = Vec::new();
-    while (bytes.len() as u64) < SIZE {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        bytes.extend_from_slice(&state.to_be_bytes());
-    }
-    bytes.into()
-});
+pub(crate) static BYTES: LazyLock<Arc<[u8]>> =
+    LazyLock::new(|| noise(usize::try_from(SIZE).unwrap(), 1).into());
 
 pub(crate) fn digest() -> Digest {
     static DIGEST: LazyLock<Digest> = LazyLock::new(|| Digest::of(&BYTES));
@@ -176,15 +169,4 @@ impl Trial {
         };
         self.fake.seen().into_iter().map(line).collect()
     }
-}
-
-/// An error with its causes, as a user sees it.
-fn words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

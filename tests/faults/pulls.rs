@@ -1,9 +1,10 @@
 //! Blobs on their way from a registry.
 
-use std::time::Duration;
+use std::{io::Read as _, sync::Arc, time::Duration};
 
 use starcar::{
-    blob::RangeSource,
+    blob::{BlobContent as _, RangeSource},
+    digest::Digest,
     registry::{Registry, RegistryError, RegistryOptions},
 };
 
@@ -49,7 +50,39 @@ fn pull_cut() {
 
 #[test]
 fn pull_cut_without_ranges() {
-    comes(&trial(Ranges::Ignored, vec![Fault::once("GET", "/blobs/", Effect::CutAfter(HALF))]));
+    // Beyond 16 MiB, too, which single reads of ranges do not skip.
+    for size in [2_000_000, 17 << 20] {
+        let cut =
+            Fault { skip: 0, times: 2, ..Fault::always("GET", "/blobs/", Effect::CutAfter(size - HALF)) };
+        let trial = trial(Ranges::Ignored, vec![cut]);
+        let bytes = noise(size, 2);
+        let digest = trial.fake.put_blob(REPOSITORY, bytes.clone());
+        let [whole, tail] = trial.in_time(move |client, target| {
+            let source = client.blob_source(target, digest, size as u64);
+            let (mut whole, mut tail) = (Vec::new(), Vec::new());
+            client.pull_blob(target, digest, size as u64, &mut whole).unwrap();
+            // As an upload reads a blob that goes on where it was cut.
+            let offset = (size - HALF / 2) as u64;
+            Arc::new(source).reader(offset).unwrap().read_to_end(&mut tail).unwrap();
+            [whole, tail]
+        });
+        assert!(whole == bytes && tail == bytes[size - HALF / 2..], "{}", trial.log());
+        assert_eq!(Digest::of(&whole), digest);
+    }
+}
+
+#[test]
+fn pull_cut_after_each_byte() {
+    let trial = trial(Ranges::Honoured, vec![Fault::always("GET", "/blobs/", Effect::CutAfter(1))]);
+    let error = pull(&trial).unwrap_err();
+    assert!(matches!(error, RegistryError::Network { .. }), "{error:?}");
+    assert_eq!(trial.fake.count("GET", "/blobs/"), 4, "{}", trial.log());
+}
+
+#[test]
+fn pull_cut_again_and_again() {
+    let cut = Effect::CutAfter(300_000);
+    comes(&trial(Ranges::Honoured, vec![Fault { times: 6, ..Fault::always("GET", "/blobs/", cut) }]));
 }
 
 #[test]

@@ -3,4 +3,6 @@
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
 pub mod command;
+pub mod noise;
 pub mod registry;
+pub mod words;

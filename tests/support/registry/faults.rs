@@ -200,7 +200,11 @@ pub(super) async fn disturb(mut response: Response, effect: Effect) -> Response 
                 match start {
                     Some(start) => Some((Ok(start), None)),
                     None if stalls => std::future::pending().await,
-                    None => Some((Err(std::io::Error::other("cut")), None)),
+                    None => {
+                        // What came before would be thrown away with the connection.
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        Some((Err(std::io::Error::other("cut")), None))
+                    }
                 }
             });
             return Response::from_parts(parts, Body::from_stream(stream));
