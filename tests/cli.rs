@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use support::{
     command::{Run, starcar},
-    registry::{Act, Effect, FakeOptions, FakeRegistry, Fault, Reply, When},
+    registry::{Act, Effect, FakeOptions, FakeRegistry, Fault, Ranges, Reply, When},
 };
 
 const EXAMPLE: &str = "examples/tiny-llama";
@@ -146,6 +146,11 @@ fn layers_that_nodes_cannot_read_are_found_before_the_name_is_given() {
     let (run, tags) = push(Effect::At(When::BeforeBody, Act::Reply(Reply::status(403))));
     assert_eq!((run.code, tags.len()), (0, 1), "{}", run.stderr);
     assert!(run.stderr.contains("warning: whether nodes can mount"), "{}", run.stderr);
+    // Told before anything is hashed.
+    let fake = FakeRegistry::start(FakeOptions { ranges: Ranges::Ignored, ..FakeOptions::default() });
+    let run = pack(&[EXAMPLE, "--base", "scratch", "-t", &format!("{}/tiny:v1", fake.address()), "--push"]);
+    let warning = run.stderr.find("ranges are ignored: nodes have to pull the whole image");
+    assert!(run.code == 0 && warning < run.stderr.find("packing") && warning.is_some(), "{}", run.stderr);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What a command can fail with, the exit code that says so and the next step.
 
-use std::io;
+use std::{error::Error, io};
 
 use crate::{
     attach::AttachError,
@@ -272,7 +272,7 @@ fn of_oci(error: &OciError) -> u8 {
         }
         // The files that are packed: no registry is to blame.
         OciError::Registry(RegistryError::Source { source, .. })
-            if source.get_ref().is_some_and(|cause| cause.is::<SourceError>()) =>
+            if source.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<SourceError>) =>
         {
             exit_code::SNAPSHOT
         }

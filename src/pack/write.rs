@@ -142,7 +142,9 @@ impl Prepared {
                 Destination::Layout { tag, .. } | Destination::Archive { tag, .. } => tag.as_str(),
                 Destination::Registry { registry, reference, .. } => {
                     self.check_sizes(reference)?;
-                    registry.check_push(reference).map_err(OciError::from)?;
+                    if let Some(missing) = registry.check_for_nodes(reference).map_err(OciError::from)? {
+                        tracing::warn!("{}: {}", reference.registry(), missing.detail);
+                    }
                     reference.tag().unwrap_or(DEFAULT_TAG)
                 }
             };

@@ -205,9 +205,10 @@ impl Host {
         loop {
             let is_registry = self.is_registry(&ask.url);
             let can_repeat = !matches!(ask.body, Body::Flow(_));
-            let proof = match is_registry {
-                true => Some(self.login.proof(self, &ask.scopes, can_repeat, context).await?),
-                false => None,
+            let proof = if is_registry {
+                Some(self.login.proof(self, &ask.scopes, can_repeat, context).await?)
+            } else {
+                None
             };
             let header = proof.as_ref().and_then(|proof| proof.header.as_ref());
             // Where bytes are stored behind the registry, it is not the registry that answers.

@@ -17,8 +17,9 @@ use crate::{digest::Digest, own_file, pending::PendingFile};
 
 /// Version of the files' format.
 const VERSION: u32 = 1;
-/// Registries end uploads that nobody continued for this long; distribution does after a week.
-const UPLOADS_LIVE: Duration = Duration::from_hours(7 * 24);
+/// Registries end uploads that nobody continued for this long; distribution does after a week. What registries can do is
+/// looked at anew as often.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(7 * 24);
 /// Blobs whose repositories are remembered; the oldest go first. Each takes a file of about 100 bytes.
 const BLOBS_MAX: usize = 20_000;
 /// Repositories that are remembered of one blob.
@@ -32,6 +33,8 @@ const FILE_MAX: u64 = 64 << 10;
 pub(super) struct Memory {
     uploads: PathBuf,
     blobs: PathBuf,
+    /// Empty files for repositories that were looked at.
+    checks: PathBuf,
 }
 
 /// An upload that this process, and no other, may continue and remember.
@@ -58,10 +61,11 @@ struct StoredBlob {
 impl Memory {
     /// Opens the memory in `root` and forgets what is too old.
     pub(super) fn open(root: &Path) -> Self {
-        let memory = Self { uploads: root.join("uploads"), blobs: root.join("blobs") };
+        let memory =
+            Self { uploads: root.join("uploads"), blobs: root.join("blobs"), checks: root.join("checks") };
         let now = SystemTime::now();
-        for (path, modified) in files(&memory.uploads) {
-            if now.duration_since(modified).is_ok_and(|age| age > UPLOADS_LIVE) {
+        for (path, modified) in files(&memory.uploads).into_iter().chain(files(&memory.checks)) {
+            if now.duration_since(modified).is_ok_and(|age| age > FORGOTTEN_AFTER) {
                 fs::remove_file(path).ok();
             }
         }
@@ -89,6 +93,22 @@ impl Memory {
         let url: Option<Url> = stored.and_then(|stored| stored.url.parse().ok());
         let is_of_use = url.is_some();
         Some(Claim { file, path, url, is_of_use })
+    }
+
+    /// Whether it was seen lately that a repository can do what nodes need.
+    pub(super) fn was_checked(&self, registry: &str, repository: &str) -> bool {
+        self.checks.join(name(&[registry, repository])).is_file()
+    }
+
+    /// Remembers that a repository can do what nodes need.
+    pub(super) fn checked(&self, registry: &str, repository: &str) {
+        let write = || {
+            make_directory(&self.checks)?;
+            fs::write(self.checks.join(name(&[registry, repository])), "")
+        };
+        if let Err(error) = write() {
+            tracing::info!("cannot remember that {registry} was checked: {error}");
+        }
     }
 
     /// Repositories of a registry that had a blob when it was pushed, the latest first.

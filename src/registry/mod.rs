@@ -212,6 +212,26 @@ impl Registry {
         self.run(preflight::check_push(&session, reference))
     }
 
+    /// As [`Self::check_push`], and makes sure that nodes will be able to read parts of what is pushed, by a blob of a few
+    /// bytes. What was found good is not tried again for a week, where there is a memory. Returns what was found if nodes will
+    /// not be able to.
+    ///
+    /// # Errors
+    /// What a push would fail with.
+    pub fn check_for_nodes(&self, reference: &Reference) -> Result<Option<Finding>, RegistryError> {
+        let session = self.session(reference)?;
+        let (registry, repository) = (session.registry(), session.repository());
+        if self.inner.memory.as_ref().is_some_and(|memory| memory.was_checked(registry, repository)) {
+            self.check_push(reference)?;
+            return Ok(None);
+        }
+        let missing = self.run(preflight::check_for_nodes(self, &session, reference))?;
+        if let Some(memory) = self.inner.memory.as_ref().filter(|_| missing.is_none()) {
+            memory.checked(registry, repository);
+        }
+        Ok(missing)
+    }
+
     /// Finds out what a registry can do that pushes and lazy pulls need; see [`Preflight`]. A blob of a few bytes is
     /// pushed for that and removed again, where the registry removes blobs.
     ///

@@ -126,6 +126,21 @@ pub(super) async fn check_push(session: &Session, reference: &Reference) -> Resu
     Ok(())
 }
 
+/// Pushes something and reads a part of it, as nodes do. Returns what was found if it does not work.
+pub(super) async fn check_for_nodes(
+    registry: &Registry,
+    session: &Session,
+    reference: &Reference,
+) -> Result<Option<Finding>, RegistryError> {
+    let probe = Probe::new();
+    let blob: Arc<dyn BlobContent> = Arc::new(MemoryBlob::new(probe.bytes.clone()));
+    registry.push_probe(session, reference, &blob).await?;
+    let context = session.context(reference, "read a range");
+    let found = range(session, Some(&probe), &context).await;
+    remove(session, &probe, &context).await;
+    Ok(Some(found).filter(|found| found.verdict == Verdict::No))
+}
+
 /// Tries all things.
 pub(super) fn preflight<'a>(
     registry: &'a Registry,

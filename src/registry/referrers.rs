@@ -220,8 +220,8 @@ async fn add(
         manifests.push(entry.clone());
         let bytes = canonical_json(&index).map_err(|error| context.protocol(error.to_string()))?;
         match manifest::push(session, &name, &tag, INDEX_TYPE, &bytes).await {
-            // Read back as something else: another writer's, which the next round adds to.
-            Ok(_) | Err(RegistryError::DigestMismatch { .. }) => sleep(Duration::from_millis(pause)).await,
+            // The tag names another writer's, which the next round adds to.
+            Ok(_) | Err(RegistryError::TagMoved { .. }) => sleep(Duration::from_millis(pause)).await,
             Err(error) => return Err(error),
         }
     }

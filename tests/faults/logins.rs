@@ -162,7 +162,7 @@ fn logins_side_by_side() {
             service.lifetime = Duration::from_millis(800);
             service.scopes = scopes;
         });
-        let pause = Effect::PauseAfter(1000, Duration::from_millis(1000));
+        let pause = Effect::PauseAfter(1000, Duration::from_secs(1));
         let faults = vec![Fault { times: 6, ..Fault::once("PUT", "/uploads/", pause) }];
         let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() });
         let trial = trial.password("ann", "s3cret").with(|options| options.concurrency = 6);

@@ -36,13 +36,14 @@ fn killed(test: &str, trial: &Trial) {
 const INSIDE: &str = "STARCAR_TEST_KILLED";
 
 /// In the process to be killed: pushes as the test of this name would.
-fn is_inside() -> bool {
+fn is_inside(pieces: bool) -> bool {
     let Ok(arguments) = std::env::var(INSIDE) else { return false };
     let (address, dir) = arguments.split_once(' ').unwrap();
     let dir = std::path::Path::new(dir);
     let options = starcar::registry::RegistryOptions {
         authfile: Some(dir.join("auth.json")),
         memory: Some(dir.join("memory")),
+        chunk: pieces.then_some(SIZE / 4),
         ..starcar::registry::RegistryOptions::default()
     };
     let blob: std::sync::Arc<dyn starcar::blob::BlobContent> =
@@ -55,7 +56,7 @@ fn is_inside() -> bool {
 
 #[test]
 fn killed_and_run_again() {
-    if is_inside() {
+    if is_inside(false) {
         return;
     }
     let trial = trial(Effect::StallAfter(SIZE / 2));
@@ -65,8 +66,45 @@ fn killed_and_run_again() {
 }
 
 #[test]
+fn killed_in_pieces() {
+    if is_inside(true) {
+        return;
+    }
+    // A registry that ends an upload when it is asked for at an address that is not the newest.
+    let uploads = Uploads { newest_location_only: true, old_location_ends: true, ..Uploads::default() };
+    let stall = Fault { skip: 2, ..Fault::once("PATCH", "/uploads/", Effect::StallAfter(0)) };
+    let trial = Trial::new(FakeOptions { uploads, faults: vec![stall], ..FakeOptions::default() });
+    let memory = trial.dir.path().join("memory");
+    let trial = trial.with(|options| {
+        options.memory = Some(memory);
+        options.chunk = Some(SIZE / 4);
+    });
+    killed("memory::killed_in_pieces", &trial);
+    trial.arrives(ONCE);
+}
+
+#[test]
+fn remembered_upload_refused() {
+    for status in [400, 403, 404, 500] {
+        let refusal = Effect::At(When::BeforeBody, Act::Reply(Reply::status(status)));
+        let faults = vec![
+            Fault::once("PUT", "/uploads/", Effect::CloseAfter(SIZE / 2)),
+            Fault::always("GET", "/uploads/1", refusal),
+        ];
+        let trial = Trial::faults(faults);
+        let memory = trial.dir.path().join("memory");
+        let trial = trial.with(|options| {
+            options.memory = Some(memory);
+            options.retries = 0;
+        });
+        trial.fails();
+        trial.arrives(HALF_AGAIN);
+    }
+}
+
+#[test]
 fn killed_and_session_lost() {
-    if is_inside() {
+    if is_inside(false) {
         return;
     }
     let trial = trial(Effect::StallAfter(SIZE / 2));

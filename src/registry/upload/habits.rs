@@ -41,7 +41,7 @@ impl Habits {
             strategy: piece.map_or(Strategy::Whole, |piece| Strategy::Pieces(piece.max(1))),
             no_pieces: known.is_some_and(|known| known.whole_only),
             piece_max: known.and_then(|known| known.piece_max).unwrap_or(u64::MAX),
-            piece_min: 0,
+            piece_min: known.and_then(|known| known.piece_min).unwrap_or_default(),
             lost: 0,
         }
     }

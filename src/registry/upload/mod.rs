@@ -34,14 +34,11 @@ use super::{
     exchange::location,
     failure::{Failure, Retry},
     memory::{Claim, Memory},
-    retry::Tries,
+    retry::{PROGRESS_MIN, Tries},
     session::Session,
 };
 use crate::{blob::BlobContent, digest::Digest};
 
-/// Bytes more that a registry must have before failures are counted from the start again. With less than that, a blob
-/// would take longer than anybody waits.
-const PROGRESS_MIN: u64 = 32 << 10;
 /// Retries when an upload of an earlier run is asked for: there is another way on.
 const TAKE_UP_RETRIES: u32 = 2;
 
@@ -362,9 +359,10 @@ impl Running<'_> {
     async fn synchronize(&mut self, place: &mut Place) -> Result<bool, RegistryError> {
         let sent = place.sent;
         let mut url = place.url.clone();
-        let known = match self.trusted {
-            true => how_far(&self.upload, &mut url, self.upload.session.host().tries()).await?,
-            false => Known::Something,
+        let known = if self.trusted {
+            how_far(&self.upload, &mut url, self.upload.session.host().tries()).await?
+        } else {
+            Known::Something
         };
         self.moved(place, url);
         match known {
