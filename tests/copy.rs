@@ -47,7 +47,9 @@ fn image(
     layers: &[Vec<u8>],
     annotations: &BTreeMap<&str, String>,
 ) -> Vec<u8> {
-    let config = json!({ "architecture": "amd64", "os": "linux", "made": tag }).to_string().into_bytes();
+    let rootfs = json!({ "type": "layers", "diff_ids": [] });
+    let config = json!({ "architecture": "amd64", "os": "linux", "rootfs": rootfs, "made": tag });
+    let config = config.to_string().into_bytes();
     let layers: Vec<Value> = layers
         .iter()
         .map(|layer| {
@@ -228,6 +230,30 @@ fn damaged_blobs_get_no_name() {
     }
     assert_eq!(target.tags("b").len(), 0);
     assert!(!directory.path().join("third/index.json").exists());
+}
+
+#[test]
+fn images_for_another_platform_are_refused() {
+    let (source, target) = (fake(Vec::new()), fake(Vec::new()));
+    image(&source, "v1", &[noise(1000, 1)], &BTreeMap::new());
+    let (from, to) = (name(&source, "models/a:v1"), name(&target, "b:v1"));
+    let run = starcar(&["copy", &from, &to, "--platform", "linux/arm64"]);
+    assert_eq!((run.code, target.tags("b").len()), (5, 0), "{}", run.stderr);
+    assert!(run.stderr.contains("no image for linux/arm64; it has linux/amd64"), "{}", run.stderr);
+    done(&["copy", &from, &to, "--platform", "linux/amd64"]);
+}
+
+#[test]
+fn blobs_over_a_known_limit_are_refused_before_anything_is_sent() {
+    let source = fake(Vec::new());
+    let mut manifest: Value =
+        serde_json::from_slice(&image(&source, "v1", &[noise(1000, 1)], &BTreeMap::new())).unwrap();
+    manifest["layers"][0]["size"] = 10_000_000_001_u64.into();
+    source.put_manifest("models/a", "v2", MANIFEST_TYPE, manifest.to_string().as_bytes());
+    let run = starcar(&["copy", &name(&source, "models/a:v2"), "ghcr.io/nobody/here:v2"]);
+    assert_eq!(run.code, 6, "{}", run.stderr);
+    assert!(run.stderr.contains("GitHub Container Registry is known to take"), "{}", run.stderr);
+    assert!(run.stderr.contains("hint: Save the weights again in shards"), "{}", run.stderr);
 }
 
 #[test]

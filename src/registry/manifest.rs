@@ -139,7 +139,10 @@ async fn confirm(
         Ok(stored) if stored.digest == digest => Ok(()),
         Ok(stored) => Err(context.tag_moved(digest, stored.digest)),
         // An account that may push but not pull cannot ask; the registry took the manifest all the same.
-        Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => Ok(()),
+        Err(error @ (RegistryError::Unauthorized { .. } | RegistryError::Denied { .. })) => {
+            tracing::warn!("{name} was pushed and could not be read back: {}", error.in_one_line());
+            Ok(())
+        }
         Err(RegistryError::NotFound { .. }) => Err(context.protocol(format!(
             "the registry took the manifest but does not have it as {name}; it may have rewritten it"
         ))),

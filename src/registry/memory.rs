@@ -6,6 +6,7 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -33,8 +34,10 @@ const FILE_MAX: u64 = 64 << 10;
 pub(super) struct Memory {
     uploads: PathBuf,
     blobs: PathBuf,
-    /// Empty files for repositories that were looked at.
+    /// Empty files for registries that were looked at.
     checks: PathBuf,
+    /// Whether it was said that nothing can be remembered.
+    is_lame: AtomicBool,
 }
 
 /// An upload that this process, and no other, may continue and remember.
@@ -61,8 +64,12 @@ struct StoredBlob {
 impl Memory {
     /// Opens the memory in `root` and forgets what is too old.
     pub(super) fn open(root: &Path) -> Self {
-        let memory =
-            Self { uploads: root.join("uploads"), blobs: root.join("blobs"), checks: root.join("checks") };
+        let memory = Self {
+            uploads: root.join("uploads"),
+            blobs: root.join("blobs"),
+            checks: root.join("checks"),
+            is_lame: AtomicBool::new(false),
+        };
         let now = SystemTime::now();
         for (path, modified) in files(&memory.uploads).into_iter().chain(files(&memory.checks)) {
             if now.duration_since(modified).is_ok_and(|age| age > FORGOTTEN_AFTER) {
@@ -82,7 +89,15 @@ impl Memory {
 
     /// Claims the upload of a blob to a repository; `None` while another process has it, which then is not disturbed.
     pub(super) fn claim(&self, registry: &str, repository: &str, digest: Digest) -> Option<Claim> {
-        make_directory(&self.uploads).ok()?;
+        if let Err(error) = make_directory(&self.uploads) {
+            if !self.is_lame.swap(true, Ordering::Relaxed) {
+                let directory = self.uploads.display();
+                tracing::warn!(
+                    "cannot remember uploads in {directory}: {error}; after a kill, blobs begin anew"
+                );
+            }
+            return None;
+        }
         let path = self.uploads.join(name(&[registry, repository, &digest.to_string()]));
         let file = locked(&path)?;
         let mut text = Vec::new();
@@ -95,16 +110,16 @@ impl Memory {
         Some(Claim { file, path, url, is_of_use })
     }
 
-    /// Whether it was seen lately that a repository can do what nodes need.
-    pub(super) fn was_checked(&self, registry: &str, repository: &str) -> bool {
-        self.checks.join(name(&[registry, repository])).is_file()
+    /// Whether it was seen lately that a registry can do what nodes need.
+    pub(super) fn was_checked(&self, registry: &str) -> bool {
+        self.checks.join(name(&[registry])).is_file()
     }
 
-    /// Remembers that a repository can do what nodes need.
-    pub(super) fn checked(&self, registry: &str, repository: &str) {
+    /// Remembers that a registry can do what nodes need.
+    pub(super) fn checked(&self, registry: &str) {
         let write = || {
             make_directory(&self.checks)?;
-            fs::write(self.checks.join(name(&[registry, repository])), "")
+            fs::write(self.checks.join(name(&[registry])), "")
         };
         if let Err(error) = write() {
             tracing::info!("cannot remember that {registry} was checked: {error}");

@@ -220,14 +220,14 @@ impl Registry {
     /// What a push would fail with.
     pub fn check_for_nodes(&self, reference: &Reference) -> Result<Option<Finding>, RegistryError> {
         let session = self.session(reference)?;
-        let (registry, repository) = (session.registry(), session.repository());
-        if self.inner.memory.as_ref().is_some_and(|memory| memory.was_checked(registry, repository)) {
+        let registry = session.registry();
+        if self.inner.memory.as_ref().is_some_and(|memory| memory.was_checked(registry)) {
             self.check_push(reference)?;
             return Ok(None);
         }
         let missing = self.run(preflight::check_for_nodes(self, &session, reference))?;
         if let Some(memory) = self.inner.memory.as_ref().filter(|_| missing.is_none()) {
-            memory.checked(registry, repository);
+            memory.checked(registry);
         }
         Ok(missing)
     }

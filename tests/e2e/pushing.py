@@ -13,6 +13,8 @@ from pathlib import Path
 from packing import STARCAR, clean_env
 
 MIB = 1 << 20
+# Bytes that a pack sends to a registry that it does not know, to find out what nodes will be able to read.
+PROBE = 64
 # Secrets that nothing else in an output or a file can look like. The hash is bcrypt's of PASSWORD, of cost 4.
 USER, PASSWORD, IDENTITY = "e2e", "hunter2-e2e-Pa55:w0rd", "hunter2-e2e-identity-t0ken"
 HTPASSWD = f"{USER}:$2b$04$abcdefghijklmnopqrstuujrZnX4Q5YrsJ6Q9RtECpWEt/RPbWqD6\n"

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from model_files import MIB, write_model, write_safetensors
-from pushing import State, check_image, traced, weights_read
+from pushing import PROBE, State, check_image, traced, weights_read
 
 SHARDS, SHARD = 10, 24 * MIB
 # A safetensors header, read to see what tensors a shard has, is no weight.
@@ -109,7 +109,7 @@ def test_the_digest_cache_can_be_elsewhere(pushes, fresh_registry, tmp_path):
     env = {"STARCAR_DIGEST_CACHE": tmp_path / "digests"}
     pushes(fresh_registry.ref("shared"), env=env)
     _, read, received = pushes(fresh_registry.ref("shared"), env=env, state=State(tmp_path / "another"))
-    assert max(read.values(), default=0) < HEADER and received == 0
+    assert max(read.values(), default=0) < HEADER and received == PROBE
 
 
 def test_a_second_repository_gets_blobs_mounted(pushes, fresh_registry, tmp_path, measured):
@@ -121,6 +121,6 @@ def test_a_second_repository_gets_blobs_mounted(pushes, fresh_registry, tmp_path
     assert max(read.values(), default=0) < HEADER
     # Nothing tells a new user where the blobs are but --mount-from.
     _, _, received = pushes(fresh_registry.ref("team/three"), "--mount-from", "team/one", state=State(tmp_path / "new"))
-    assert received == 0
+    assert received == PROBE
     _, _, received = pushes(fresh_registry.ref("team/four"), "--mount-from", "team/none", state=State(tmp_path / "newer"))
     assert received >= SHARDS * SHARD

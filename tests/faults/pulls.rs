@@ -115,6 +115,18 @@ fn pull_of_wrong_bytes() {
 }
 
 #[test]
+fn range_that_is_another() {
+    for start in [0, 900] {
+        let other = Effect::WithHeader("content-range", format!("bytes {start}-{}/{SIZE}", start + 999));
+        let trial = trial(Ranges::Honoured, vec![Fault::always("GET", "/blobs/", other)]);
+        let read =
+            trial.in_time(|client, target| client.blob_source(target, digest(), SIZE).read_range(1000, 1000));
+        let said = read.unwrap_err().to_string();
+        assert!(said.contains(&format!("it sent the bytes from {start} when asked")), "{said}");
+    }
+}
+
+#[test]
 fn range_disturbed() {
     let busy = Effect::At(When::BeforeBody, Act::Reply(Reply::status(503)));
     for effect in [busy, Effect::CutAfter(100), Effect::StallAnswerAfter(100)] {
