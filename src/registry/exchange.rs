@@ -219,7 +219,11 @@ impl Host {
                 Ok(answer) => Some(answer.status()),
                 Err(failure) => failure.answer.as_ref().map(|answer| answer.status),
             };
-            if header.is_some() && status.is_some_and(|status| status != StatusCode::UNAUTHORIZED) {
+            // A server that is busy has not looked.
+            let has_looked = |status: StatusCode| {
+                status.is_success() || matches!(status, StatusCode::FORBIDDEN | StatusCode::NOT_FOUND)
+            };
+            if header.is_some() && status.is_some_and(has_looked) {
                 self.login.accepted();
             }
             let mut failure = match result {
@@ -325,7 +329,7 @@ impl Host {
             }
             let mut request = client.request(method.clone(), url.clone()).headers(headers);
             let begun = Instant::now();
-            let patience = self.stall + ask.patience;
+            let patience = self.stall.saturating_add(ask.patience);
             let sent = match &ask.body {
                 Body::Empty => timeout(patience, request.send()).await.ok(),
                 Body::Bytes(bytes) | Body::Secret(bytes) => {

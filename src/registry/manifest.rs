@@ -55,7 +55,17 @@ pub(super) async fn pull(
     reference: &Reference,
     name: &str,
 ) -> Result<RawManifest, RegistryError> {
-    let context = session.context(reference, format!("pull manifest {name}"));
+    pull_to(session, reference, name, format!("pull manifest {name}")).await
+}
+
+/// Fetches a manifest for something that errors will tell of.
+pub(super) async fn pull_to(
+    session: &Session,
+    reference: &Reference,
+    name: &str,
+    action: String,
+) -> Result<RawManifest, RegistryError> {
+    let context = session.context(reference, action);
     let ask = Ask::new(Method::GET, session.url(&format!("manifests/{name}"), &context).await?)
         .scopes(session.pull_scopes())
         .header(ACCEPT, &ACCEPTED.join(", "));

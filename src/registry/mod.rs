@@ -195,7 +195,10 @@ impl Registry {
     /// # Errors
     /// Those of [`Self::pull_manifest`], but for a manifest that is not there.
     pub fn manifest_digest(&self, reference: &Reference) -> Result<Option<Digest>, RegistryError> {
-        match self.pull_manifest(reference) {
+        let session = self.session(reference)?;
+        let name = manifest::name(reference);
+        let action = format!("find out what {name} names now");
+        match self.run(manifest::pull_to(&session, reference, &name, action)) {
             Ok(manifest) => Ok(Some(manifest.digest)),
             Err(RegistryError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),

@@ -148,6 +148,9 @@ fn setup(error: &(dyn std::error::Error + 'static)) -> RegistryError {
         message = format!("{message}: {cause}");
         next = cause.source();
     }
+    if message.contains("KeyMismatch") {
+        message.push_str(" (the client's certificate and its key do not belong together)");
+    }
     if message.contains("No CA certificates") {
         message.push_str(
             " (install the ca-certificates package, or point SSL_CERT_FILE to a file of certificates)",
@@ -199,15 +202,20 @@ impl Proxies {
         builder = builder.no_proxy();
         let direct = NoProxy::from_string(&self.none);
         if let Some(proxy) = &self.http {
-            let proxy = Proxy::http(proxy).map_err(|error| setup(&error))?;
+            let proxy = Proxy::http(proxy).map_err(|_| no_proxy("HTTP_PROXY"))?;
             builder = builder.proxy(proxy.no_proxy(direct.clone()));
         }
         if let Some(proxy) = &self.https {
-            let proxy = Proxy::https(proxy).map_err(|error| setup(&error))?;
+            let proxy = Proxy::https(proxy).map_err(|_| no_proxy("HTTPS_PROXY"))?;
             builder = builder.proxy(proxy.no_proxy(direct));
         }
         Ok(builder)
     }
+}
+
+/// The error for a variable, or `ALL_PROXY` in its place, that names no proxy. It can hold a password and is not quoted.
+fn no_proxy(variable: &str) -> RegistryError {
+    RegistryError::Setup { message: format!("{variable} or ALL_PROXY is no URL of a proxy") }
 }
 
 /// Whether a registry (`host[:port]`) is on this machine, where nobody sets up TLS.

@@ -188,7 +188,7 @@ impl Flow {
         let mut answer = Box::pin(answer);
         loop {
             let before = self.sent.load(Ordering::Relaxed);
-            let limit = if before == self.end { stall + self.commit } else { stall };
+            let limit = if before == self.end { stall.saturating_add(self.commit) } else { stall };
             match timeout(limit, &mut answer).await {
                 Ok(answer) => return Some(answer),
                 // A source may have reasons to wait that are longer than any limit for stalls.
