@@ -15,7 +15,10 @@ use proptest::prelude::*;
 use starcar::{
     blob::{BlobContent, FileStamp, RangeSource, Source, Spool},
     digest::Digest,
-    estargz::{Estargz, EstargzReader, TOC_DIGEST_ANNOTATION, UNCOMPRESSED_SIZE_ANNOTATION},
+    estargz::{
+        Estargz, EstargzReader, Files, ReadError, TOC_DIGEST_ANNOTATION, UNCOMPRESSED_SIZE_ANNOTATION,
+        footer::FOOTER_SIZE, toc::TocEntry,
+    },
     layer::{
         Content, Data, Entry, EntryKind, Expected, LayerError, LayerFormat, PlainTar, SealOptions,
         SealedLayer, Storage, Workers, seal,
@@ -271,6 +274,76 @@ fn broken_blobs_are_refused() {
     assert!(EstargzReader::open(&InMemory(blob.clone()), other).is_err());
 }
 
+/// A layer of one file whose table of contents says what `change` makes of it.
+fn with_toc(change: impl FnOnce(&mut EstargzReader)) -> (InMemory, Result<Files, ReadError>) {
+    let directory = tempfile::tempdir().unwrap();
+    let entries = vec![file(directory.path(), "weights", &noise(1000), Storage::Stored, 300)];
+    let layer = seal_with(&entries, &wrap(Estargz::new(6)), 1, 0, None).unwrap();
+    let blob = InMemory(bytes_of(&layer));
+    let mut reader = EstargzReader::open(&blob, None).unwrap();
+    change(&mut reader);
+    let files = Files::of(&reader);
+    (blob, files)
+}
+
+#[test]
+fn layers_from_before_estargz_are_read_and_others_are_told_apart() {
+    let (blob, _) = with_toc(|_| {});
+    let reader = EstargzReader::open(&blob, None).unwrap();
+    // An empty gzip member with another extra field takes the footer's place.
+    let with = |extra: &[u8]| {
+        let mut bytes = blob.0[..blob.0.len() - FOOTER_SIZE].to_vec();
+        let member = flate2::GzBuilder::new().operating_system(255).extra(extra);
+        bytes.extend(member.write(Vec::new(), flate2::Compression::none()).finish().unwrap());
+        EstargzReader::open(&InMemory(bytes.clone()), None).map(|reader| (InMemory(bytes), reader))
+    };
+    let (old, found) = with(format!("{:016x}STARGZ", reader.toc_offset).as_bytes()).unwrap();
+    assert_eq!(found.toc_digest, reader.toc_digest);
+    assert_eq!(Files::of(&found).unwrap().read(&old, "models/weights", 0, 1000).unwrap(), noise(1000));
+    assert!(matches!(with(b"SG\x11\x00STARGZEXTERNALTOC"), Err(ReadError::ExternalToc)));
+    assert!(matches!(with(b"some other field"), Err(ReadError::NotEstargz)));
+}
+
+#[test]
+fn files_are_read_only_as_they_are_listed() {
+    let (blob, files) = with_toc(|_| {});
+    let files = files.unwrap();
+    assert_eq!(files.get("/models/weights"), files.get("./models/weights"));
+    assert_eq!(files.get("models/weights").unwrap().chunks.len(), 4);
+    assert!(matches!(files.read(&blob, "models", 0, 1), Err(ReadError::NoSuchFile { .. })));
+
+    let wrong = |change: fn(&mut TocEntry)| {
+        let (blob, files) = with_toc(|reader| change(&mut reader.toc.entries[1]));
+        files.and_then(|files| files.verify(&blob, "models/weights")).unwrap_err()
+    };
+    for (change, expected) in [
+        ((|entry| entry.chunk_size = 299) as fn(&mut TocEntry), "leave a gap or overlap"),
+        (|entry| entry.chunk_size = 0, "lie"),
+        (|entry| entry.chunk_offset = 299, "leave a gap or overlap"),
+        (|entry| entry.offset = u64::MAX, "outside the layer"),
+        (|entry| entry.name = "models/other".into(), "chunks are missing"),
+        (|entry| entry.chunk_digest = "sha256:12".into(), "digest is none"),
+        (|entry| entry.chunk_digest = Digest::of(b"").to_string(), "has digest"),
+        (|entry| entry.offset -= 1, "is damaged at byte 300"),
+        (|entry| entry.inner_offset = u64::MAX, "is damaged at byte 300"),
+        (|entry| entry.inner_offset = 1, "is damaged at byte 300"),
+    ] {
+        let error = wrong(change).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let (_, files) = with_toc(|reader| {
+        let again = reader.toc.entries.clone();
+        reader.toc.entries.extend(again);
+    });
+    assert!(files.unwrap_err().to_string().contains("there are two"));
+    let (_, files) = with_toc(|reader| drop(reader.toc.entries.remove(0)));
+    assert!(files.unwrap_err().to_string().contains("follows no other"));
+    let (_, files) = with_toc(|reader| reader.toc.entries.truncate(2));
+    assert!(files.unwrap_err().to_string().contains("chunks are missing"));
+    let (_, files) = with_toc(|reader| reader.toc.entries[0].size = u64::MAX);
+    assert!(files.is_ok(), "the last chunk goes on to the end, which no reader reaches");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
@@ -297,6 +370,17 @@ proptest! {
         for (index, (size, _)) in sizes.iter().enumerate() {
             prop_assert_eq!(&files[&format!("models/file-{index}")], &noise(*size));
         }
-        prop_assert!(EstargzReader::open(&InMemory(blob), None).is_ok());
+        let blob = InMemory(blob);
+        let listed = Files::of(&EstargzReader::open(&blob, None).unwrap()).unwrap();
+        prop_assert_eq!(listed.iter().count(), sizes.len());
+        for (index, (size, _)) in sizes.iter().enumerate() {
+            let (path, content) = (format!("models/file-{index}"), noise(*size));
+            listed.verify(&blob, &path).unwrap();
+            prop_assert_eq!(&listed.read(&blob, &path, 0, usize::MAX).unwrap(), &content);
+            let (from, to) = (size / 3, size - size / 4);
+            let part = listed.read(&blob, &path, from as u64, to - from).unwrap();
+            prop_assert_eq!(&part, &content[from..to]);
+            prop_assert!(listed.read(&blob, &path, *size as u64, 10).unwrap().is_empty());
+        }
     }
 }

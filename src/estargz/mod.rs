@@ -2,12 +2,14 @@
 //!
 //! Source: stargz-snapshotter, `docs/estargz.md`. Must not know models, images or registries.
 
+mod files;
 pub mod footer;
 mod reader;
 pub mod toc;
 mod writer;
 
 pub use self::{
+    files::{Chunk, File, Files},
     reader::{EstargzReader, ReadError},
     writer::Estargz,
 };

@@ -7,7 +7,7 @@ use flate2::read::GzDecoder;
 
 use super::{
     TOC_NAME,
-    footer::{self, FOOTER_SIZE},
+    footer::{FOOTER_SIZE, Footer},
     toc::{Toc, VERSION},
 };
 use crate::{blob::RangeSource, digest::Digest};
@@ -23,6 +23,40 @@ pub enum ReadError {
     /// The blob has no eStargz footer: it is some other kind of layer.
     #[error("not an eStargz layer: it does not end in an eStargz footer")]
     NotEstargz,
+    /// The TOC is kept apart from the layer, in an image of its own.
+    #[error("the layer's table of contents is kept in another image, which is not looked for")]
+    ExternalToc,
+    /// The layer has no such regular file.
+    #[error("the layer has no regular file {path:?}")]
+    NoSuchFile {
+        /// The path that was asked for.
+        path: String,
+    },
+    /// A file's bytes cannot be unpacked.
+    #[error("{path:?} is damaged at byte {offset}")]
+    Damaged {
+        /// The file's path.
+        path: String,
+        /// Where its chunk begins in the file, in bytes.
+        offset: u64,
+        /// What is wrong.
+        #[source]
+        cause: io::Error,
+    },
+    /// A file's bytes are not those that the TOC says.
+    #[error(
+        "{path:?} is damaged at byte {offset}: its chunk has digest {actual}, the table of contents says {expected}"
+    )]
+    ChunkDigest {
+        /// The file's path.
+        path: String,
+        /// Where its chunk begins in the file, in bytes.
+        offset: u64,
+        /// What the TOC says.
+        expected: Digest,
+        /// What the layer has.
+        actual: Digest,
+    },
     /// A range could not be read.
     #[error("cannot read bytes {offset} to {end} of the layer")]
     Read {
@@ -66,9 +100,13 @@ impl EstargzReader {
     /// See [`ReadError`].
     pub fn open(source: &dyn RangeSource, expected: Option<Digest>) -> Result<Self, ReadError> {
         let size = source.size();
-        let footer_offset = size.checked_sub(FOOTER_SIZE as u64).ok_or(ReadError::NotEstargz)?;
-        let footer = read(source, footer_offset, FOOTER_SIZE as u64)?;
-        let toc_offset = footer::decode(&footer).ok_or(ReadError::NotEstargz)?;
+        let tail = size.min(FOOTER_SIZE as u64);
+        let (toc_offset, footer_size) = match Footer::read(&read(source, size - tail, tail)?) {
+            Some(Footer::Toc { toc_offset, size }) => (toc_offset, size as u64),
+            Some(Footer::External) => return Err(ReadError::ExternalToc),
+            None => return Err(ReadError::NotEstargz),
+        };
+        let footer_offset = size - footer_size;
         let member_size =
             footer_offset.checked_sub(toc_offset).filter(|size| *size > 0).ok_or_else(|| {
                 ReadError::Toc(format!("the footer places it at byte {toc_offset}, past the layer's end"))
