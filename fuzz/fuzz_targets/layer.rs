@@ -1,0 +1,53 @@
+//! Layers, and tables of contents that end in any bytes: opened, listed and read without a panic, in a memory that
+//! the layer's own size bounds.
+#![no_main]
+
+use std::io;
+
+use libfuzzer_sys::fuzz_target;
+use starcar::{
+    blob::RangeSource,
+    digest::Digest,
+    estargz::{EstargzReader, Files, footer, toc::Toc},
+};
+
+/// Bytes that are read of each file: a small member can unpack to much.
+const READ_MAX: usize = 1 << 16;
+
+struct Bytes<'a>(&'a [u8]);
+
+impl RangeSource for Bytes<'_> {
+    fn size(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn read_range(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let end = start.checked_add(length).ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.0.get(start..end).map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn read(reader: &EstargzReader, layer: &Bytes<'_>) {
+    let Ok(files) = Files::of(reader) else { return };
+    for (path, file) in files.iter() {
+        // Chunks lie without a gap, whatever the table says.
+        let total: u64 = file.chunks.iter().map(|chunk| chunk.length).sum();
+        assert_eq!(total, file.size, "{path}");
+        if let Ok(bytes) = files.read(layer, path, 1, READ_MAX) {
+            assert!(bytes.len() <= READ_MAX);
+        }
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    footer::Footer::read(bytes);
+    let layer = Bytes(bytes);
+    if let Ok(reader) = EstargzReader::open(&layer, None) {
+        read(&reader, &layer);
+    }
+    // The same bytes as a table of contents: few inputs would get through gzip and tar by chance.
+    if let Ok(toc) = serde_json::from_slice::<Toc>(bytes) {
+        read(&EstargzReader { toc, toc_digest: Digest::of(bytes), toc_offset: layer.size() }, &layer);
+    }
+});
