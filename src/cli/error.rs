@@ -253,11 +253,10 @@ fn of_registry(error: &RegistryError) -> Option<&'static str> {
         RegistryError::Network { action, .. }
         | RegistryError::Stalled { action, .. }
         | RegistryError::RateLimited { action, .. }
-        | RegistryError::Unauthorized { action, .. }
         | RegistryError::Server { action, status: 500.., .. }
             if action.starts_with("push blob") =>
         {
-            Some("run the same command again: it goes on at the bytes that the registry has")
+            Some("run the same command again: what the registry has is not sent again")
         }
         _ => None,
     }

@@ -11,7 +11,7 @@ use oci_client::{
 use crate::digest::Digest;
 
 /// How much of a server's answer an error quotes, in characters. A proxy's HTML page helps nobody.
-const QUOTE_LIMIT: usize = 300;
+const QUOTE_LIMIT: usize = 200;
 
 /// A failed conversation with a registry.
 ///
@@ -407,6 +407,10 @@ impl Context {
         let cause = cause(source);
         if cause.contains("InvalidContentType") {
             RegistryError::PlainHttpServer { action, reference, registry }
+        } else if cause.contains("CaUsedAsEndEntity") {
+            let cause = "it shows an authority's certificate as its own, which TLS does not allow; \
+                         make one with basicConstraints=CA:FALSE";
+            RegistryError::Network { action, reference, registry, cause: cause.to_owned() }
         } else if cause.contains("invalid peer certificate") {
             RegistryError::Untrusted { action, reference, registry, cause }
         } else if cause.contains("tunnel error") {

@@ -5,6 +5,7 @@
 //! forever; see `docs/architecture.md`.
 
 use std::{
+    collections::HashSet,
     io,
     sync::atomic::{AtomicBool, Ordering},
     sync::{Arc, Mutex},
@@ -53,6 +54,10 @@ pub(super) struct Host {
     answered: AtomicBool,
     /// What was learnt of how the registry takes uploads.
     pub(super) habits: Mutex<Habits>,
+    /// Repositories that nothing can be mounted from.
+    pub(super) no_mounts: Mutex<HashSet<String>>,
+    /// Whether it was said that ranges are ignored.
+    pub(super) ignores_ranges: AtomicBool,
 }
 
 /// A request that can be made any number of times.
@@ -131,6 +136,8 @@ impl Host {
             base: OnceCell::new(),
             answered: AtomicBool::new(false),
             habits: Mutex::new(Habits::new(options.chunk, registry)),
+            no_mounts: Mutex::default(),
+            ignores_ranges: AtomicBool::new(false),
         }
     }
 
@@ -362,7 +369,11 @@ impl Host {
             }
             let next = resolve(&url, answer.headers()).filter(|_| status.is_redirection());
             let Some(next) = next else {
-                return Err(Failure::of_answer(context, answer.refusal().await));
+                let mut refusal = answer.refusal().await;
+                // Some servers answer what they were shown.
+                let shown = [proof, ask.headers.get(AUTHORIZATION)];
+                self.login.mask(&mut refusal.said, shown.into_iter().flatten());
+                return Err(Failure::of_answer(context, refusal));
             };
             if url.scheme() == "https" && next.scheme() == "http" {
                 let host = next.host_str().unwrap_or_default();

@@ -111,6 +111,27 @@ impl Login {
         self.found.credential == Credential::Anonymous
     }
 
+    /// Takes out of a server's words what was shown to it, in `headers` or in a body.
+    pub(super) fn mask<'a>(&self, said: &mut String, headers: impl Iterator<Item = &'a HeaderValue>) {
+        let pair = |user: &str, secret: &str| STANDARD.encode(format!("{user}:{secret}"));
+        let mut secrets = match &self.found.credential {
+            Credential::Anonymous => Vec::new(),
+            Credential::Password(user, password) => vec![password.clone(), pair(user, password)],
+            Credential::IdentityToken(_, token) => vec![token.clone()],
+        };
+        secrets.extend(headers.filter_map(|header| {
+            let (_, secret) = header.to_str().ok()?.split_once(' ')?;
+            Some(secret.to_owned())
+        }));
+        // The longest first: one can be a part of another. What is shorter than a word would tear words apart.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        for secret in secrets.iter().filter(|secret| secret.len() >= 4) {
+            if said.contains(secret.as_str()) {
+                *said = said.replace(secret.as_str(), "…");
+            }
+        }
+    }
+
     /// Learns from an answer how to log in for `scopes`. Returns whether a way to log in is known then.
     pub(super) fn learn(&self, headers: &HeaderMap, scopes: &[String]) -> bool {
         let Some((challenge, scope)) = parse(headers) else { return self.state().challenge.is_some() };

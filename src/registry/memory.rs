@@ -110,6 +110,15 @@ impl Memory {
         Some(Claim { file, path, url, is_of_use })
     }
 
+    /// Forgets the upload of a blob that is there by now.
+    pub(super) fn forget_upload(&self, registry: &str, repository: &str, digest: Digest) {
+        if self.uploads.join(name(&[registry, repository, &digest.to_string()])).exists()
+            && let Some(claim) = self.claim(registry, repository, digest)
+        {
+            claim.forget();
+        }
+    }
+
     /// Whether it was seen lately that a registry can do what nodes need.
     pub(super) fn was_checked(&self, registry: &str) -> bool {
         self.checks.join(name(&[registry])).is_file()

@@ -318,6 +318,9 @@ impl Registry {
             Ok(Some(found)) => {
                 context.check_size(blob.size(), found)?;
                 on_event(PushEvent::AlreadyThere);
+                if let Some(memory) = &self.inner.memory {
+                    memory.forget_upload(session.registry(), session.repository(), digest);
+                }
                 self.remember(session, digest);
                 return Ok(());
             }

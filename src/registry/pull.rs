@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read, Write},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -162,6 +162,15 @@ impl Stream {
                 offset: self.position,
                 length: usize::try_from(self.end - self.position).unwrap_or(usize::MAX),
             }));
+        }
+        if self.ranged
+            && self.position > 0
+            && !self.session.host().ignores_ranges.swap(true, Ordering::Relaxed)
+        {
+            let registry = self.session.registry();
+            tracing::warn!(
+                "{registry} ignores requests for ranges: nodes will have to pull whole images from it"
+            );
         }
         self.skip = self.position;
         Ok(answer)

@@ -87,10 +87,16 @@ async fn list(
     artifact_type: Option<&str>,
 ) -> Result<Vec<Descriptor>, RegistryError> {
     let found = match by_api(session, reference, subject, artifact_type).await? {
-        Some(found) => found,
-        None => match manifest::pull(session, reference, &tag_of(subject)).await {
+        Ok(found) => found,
+        Err(why) => match manifest::pull(session, reference, &tag_of(subject)).await {
             Ok(index) => entries(&index.bytes).unwrap_or_default(),
-            Err(RegistryError::NotFound { .. }) => Vec::new(),
+            Err(RegistryError::NotFound { .. }) => {
+                // Nothing there is no proof of nothing when the question was refused.
+                if let Some(why) = why {
+                    tracing::warn!("whether anything refers to {subject} is not known: {why}");
+                }
+                Vec::new()
+            }
             Err(error) => return Err(error),
         },
     };
@@ -107,14 +113,14 @@ async fn list(
     Ok(descriptors)
 }
 
-/// Asks the API; `None` where there is none. Whether it applied the filter (`OCI-Filters-Applied`) does not matter: its
+/// Asks the API. Where there is none, the inner error says what came instead, if that was more than "not found". Whether it applied the filter (`OCI-Filters-Applied`) does not matter: its
 /// answer is filtered again.
 async fn by_api(
     session: &Session,
     reference: &Reference,
     subject: Digest,
     artifact_type: Option<&str>,
-) -> Result<Option<Vec<Value>>, RegistryError> {
+) -> Result<Result<Vec<Value>, Option<String>>, RegistryError> {
     let context = session.context(reference, format!("list the referrers of {subject}"));
     let mut url = session.url(&format!("referrers/{subject}"), &context).await?;
     if let Some(artifact_type) = artifact_type {
@@ -127,23 +133,23 @@ async fn by_api(
             Ok(answer) => answer,
             // 404 is what the specification wants; others find other words for a path they do not know. Whether the
             // account may read at all, the index shows.
+            Err(RegistryError::NotFound { .. }) if page == 0 => return Ok(Err(None)),
             Err(
-                RegistryError::NotFound { .. }
-                | RegistryError::Unauthorized { .. }
+                error @ (RegistryError::Unauthorized { .. }
                 | RegistryError::Denied { .. }
-                | RegistryError::Server { status: 400 | 405 | 501, .. },
-            ) if page == 0 => return Ok(None),
+                | RegistryError::Server { status: 400 | 405 | 501, .. }),
+            ) if page == 0 => return Ok(Err(Some(error.in_one_line()))),
             Err(error) => return Err(error),
         };
         match entries(&bytes) {
             Some(entries) => found.extend(entries),
             // A proxy's page for whatever it does not know.
-            None if page == 0 => return Ok(None),
+            None if page == 0 => return Ok(Err(Some("the answer is no index".to_owned()))),
             None => return Err(context.protocol("a page of its list is no index")),
         }
         match next_page(&headers, &url) {
             Some(next) => url = next,
-            None => return Ok(Some(found)),
+            None => return Ok(Ok(found)),
         }
     }
     Err(context.protocol(format!("its list has more than {PAGES_MAX} pages")))
@@ -169,7 +175,7 @@ async fn push(
     };
     // Registries that have the API and forget to say so have listed it by now.
     let present = by_api(session, reference, subject, None).await?;
-    if present.is_some_and(|present| present.iter().any(|entry| is_of(entry, digest))) {
+    if present.is_ok_and(|present| present.iter().any(|entry| is_of(entry, digest))) {
         return Ok(digest);
     }
     let mut entry = json!({ "mediaType": media_type, "digest": digest.to_string(), "size": bytes.len() });

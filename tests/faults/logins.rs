@@ -91,6 +91,19 @@ fn password_that_ends_in_a_blob() {
 }
 
 #[test]
+fn secrets_that_are_echoed() {
+    let secret = basic("ann", "s3cret").split_off("Basic ".len());
+    for (path, method) in [("/token", "GET"), ("/uploads/", "POST"), ("/uploads/", "PUT")] {
+        let said = format!("you sent ann:s3cret, {secret} and s3cret");
+        let faults = vec![Fault::always(method, path, Effect::Answer(403, said))];
+        let trial = Trial::new(FakeOptions { auth: service(|_| {}), faults, ..FakeOptions::default() });
+        let said = trial.password("ann", "s3cret").fails();
+        assert!(!said.contains("s3cret") && !said.contains(&secret), "{said}");
+        assert!(said.contains("you sent"), "{said}");
+    }
+}
+
+#[test]
 fn challenges_of_each_kind() {
     for open_ping in [false, true] {
         for jwt in [false, true] {
@@ -270,6 +283,12 @@ fn mount_refused_with_a_password() {
     let auth = Auth::Basic { user: "ann".into(), password: "s3cret".into() };
     let trial = Trial::new(FakeOptions { auth, faults, ..FakeOptions::default() });
     elsewhere(trial.password("ann", "s3cret")).arrives(SIZE);
+}
+
+#[test]
+fn mount_of_nothing() {
+    let made = Effect::At(When::BeforeBody, Act::Reply(Reply::status(201)));
+    elsewhere(Trial::faults([Fault::once("POST", "/uploads/", made)])).arrives(SIZE);
 }
 
 #[test]

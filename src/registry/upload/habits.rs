@@ -6,8 +6,9 @@ use super::super::limits::known_registry;
 /// Length in bytes of the pieces that are tried first on a registry that refuses whole blobs: below the body limits
 /// that proxies are usually given.
 const PIECE_DEFAULT: u64 = 64 << 20;
-/// Shortest pieces in bytes that are tried: nginx refuses bodies over 1 MiB where nobody told it otherwise.
-const PIECE_MIN: u64 = 512 << 10;
+/// Shortest pieces in bytes that are tried. nginx refuses bodies over 1 MiB where nobody told it otherwise; below this, a
+/// blob would take more requests than anybody meant.
+const PIECE_MIN: u64 = 64 << 10;
 /// Uploads that a registry may lose before smaller requests are tried.
 const LOST_MAX: u32 = 2;
 
@@ -140,8 +141,11 @@ mod tests {
             assert!(too_long(&mut habits, length << 21));
             assert_eq!(habits.strategy(), Strategy::Pieces(length << 20));
         }
-        assert!(too_long(&mut habits, 1 << 20));
-        assert!(!too_long(&mut habits, 512 << 10));
+        for length in [512, 256, 128] {
+            assert!(too_long(&mut habits, length << 11));
+        }
+        assert!(too_long(&mut habits, 128 << 10));
+        assert!(!too_long(&mut habits, 64 << 10));
     }
 
     #[test]

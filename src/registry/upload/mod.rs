@@ -151,7 +151,18 @@ impl Running<'_> {
             }
             None => match self.begin().await? {
                 Some(place) => place,
-                None => return self.confirm().await,
+                None if !self.is_missing().await => return self.confirm().await,
+                None => {
+                    tracing::warn!(
+                        "the registry says that it mounted blob {} and does not have it",
+                        self.digest
+                    );
+                    self.upload.mount_from.clear();
+                    match self.begin().await? {
+                        Some(place) => place,
+                        None => return self.confirm().await,
+                    }
+                }
             },
         };
         self.most = place.offset;
@@ -438,6 +449,11 @@ impl Running<'_> {
             Err(RegistryError::Unauthorized { .. } | RegistryError::Denied { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the registry says that it does not have the blob.
+    async fn is_missing(&self) -> bool {
+        matches!(self.upload.session.blob_size(self.digest, self.upload.context).await, Ok(None))
     }
 
     /// Asks for the blob's size: an answer to an upload is no proof that the blob is there.

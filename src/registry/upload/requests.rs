@@ -1,5 +1,7 @@
 //! The requests that an upload is made of. Must not decide what follows from their failures.
 
+use std::sync::PoisonError;
+
 use reqwest::{
     Method, Url,
     header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE},
@@ -34,7 +36,11 @@ pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, 
     let url = session.url("blobs/uploads/", upload.context).await?;
     // A registry that does not mount opens an upload instead; it serves as well as any.
     let mut opened = None;
+    let no_mounts = &session.host().no_mounts;
     for from in &upload.mount_from {
+        if no_mounts.lock().unwrap_or_else(PoisonError::into_inner).contains(from) {
+            continue;
+        }
         let mut mount = url.clone();
         mount.query_pairs_mut().append_pair("mount", &digest.to_string()).append_pair("from", from);
         let mut scopes = session.push_scopes();
@@ -53,8 +59,13 @@ pub(super) async fn begin(upload: &Upload<'_>, digest: Digest) -> Result<Begun, 
                     cancel(session, &left, upload.context).await;
                 }
             }
-            // A repository that is not there, or not ours to read, is none that has the blob.
-            Err(failure) => tracing::info!("no mount from {from}: {}", failure.error.in_one_line()),
+            // A repository that is not there, or not ours to read, is none that has this blob or another.
+            Err(failure) => {
+                tracing::info!("no mount from {from}: {}", failure.error.in_one_line());
+                if matches!(failure.status(), Some(401 | 403 | 404)) {
+                    no_mounts.lock().unwrap_or_else(PoisonError::into_inner).insert(from.clone());
+                }
+            }
         }
     }
     if let Some(url) = opened {
