@@ -21,7 +21,6 @@ olot 1.2.1 (`pip install olot`, in an environment of its own; --olot names the c
 import argparse
 import json
 import os
-import platform
 import resource
 import shutil
 import signal
@@ -37,6 +36,7 @@ sys.path.insert(0, str(TOP / "tests" / "e2e"))
 
 from consumers.registry import Registry  # noqa: E402
 from model_files import MIB, write_model  # noqa: E402
+from pack_throughput import cpu_model  # noqa: E402
 
 BUILT = Path(os.environ.get("E2E_BIN") or TOP / ".build" / "e2e" / "bin")
 
@@ -179,13 +179,6 @@ def table(results):
         lines.append(f"| {each['name']} | {each['median_seconds']:.2f} | {each['fastest_seconds']:.2f}–{each['slowest_seconds']:.2f} "
                      f"| {each['median_mb_per_s']:,.0f} | {each['median_cpu_seconds']:.2f} | {each['median_seconds'] / first:.2f}× |")
     return "\n".join(lines)
-
-
-def cpu_model():
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.processor()
 
 
 def main():

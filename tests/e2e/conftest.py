@@ -16,7 +16,9 @@ sys.path.insert(0, str(HERE))
 
 from consumers import certificates, image, models, node as nodes, proxy, registry as registries, token_server, trees  # noqa: E402
 from consumers.proc import run, unmount_all  # noqa: E402
-from pushing import HTPASSWD, IDENTITY, PASSWORD, USER  # noqa: E402
+from model_files import MIB, write_model  # noqa: E402
+import packing  # noqa: E402
+from pushing import HTPASSWD, IDENTITY, PASSWORD, USER, State, layout_size  # noqa: E402
 
 # A shell's background job ignores these, and so would all that the tests start and interrupt.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
@@ -74,6 +76,21 @@ def registry(bin_dir, scratch):
     server = registries.Registry(bin_dir / "registry", scratch / "registry")
     yield server
     server.stop()
+
+
+@pytest.fixture
+def state(tmp_path):
+    """Directories of a user who has run nothing yet."""
+    return State(tmp_path / "state")
+
+
+@pytest.fixture(scope="session", name="image")
+def packed_image(tmp_path_factory):
+    """(layout, digest, size) of a small image."""
+    root = tmp_path_factory.mktemp("image")
+    digest = packing.pack(write_model(root / "model", 8 * MIB, shards=2, seed=3), root / "image.oci").digest
+    yield root / "image.oci", digest, layout_size(root / "image.oci", digest)
+    shutil.rmtree(root)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from consumers.proc import run
 from model_files import MIB, write_model
 from packing import check_blobs, check_complete, litter, pack
-from pushing import State, check_image, finish, killed_at, layout_size
+from pushing import check_image, finish, killed_at, layout_size
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +18,6 @@ def image(tmp_path_factory):
     digest = pack(write_model(root / "model", 64 * MIB, shards=2, seed=8), root / "image.oci").digest
     yield root / "image.oci", digest, layout_size(root / "image.oci", digest)
     shutil.rmtree(root)
-
-
-@pytest.fixture
-def state(tmp_path):
-    return State(tmp_path / "state")
 
 
 @pytest.fixture

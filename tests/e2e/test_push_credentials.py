@@ -11,24 +11,10 @@ import pytest
 
 from model_files import MIB, write_model
 from packing import pack
-from pushing import IDENTITY, PASSWORD, USER, State, assert_no_secrets, auth, check_image, docker_config, helper, layout_size
+from pushing import IDENTITY, PASSWORD, USER, assert_no_secrets, auth, check_image, docker_config, helper, layout_size
 
 # A push that outlives several tokens; with STARCAR_E2E_LONG=1, tokens as short as the specification lets them be.
 LIFETIME, LONGER = (60, 180) if os.environ.get("STARCAR_E2E_LONG") == "1" else (5, 20)
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    """(layout, digest, size) of a small image."""
-    root = tmp_path_factory.mktemp("image")
-    digest = pack(write_model(root / "model", 8 * MIB, shards=2, seed=3), root / "image.oci").digest
-    yield root / "image.oci", digest, layout_size(root / "image.oci", digest)
-    shutil.rmtree(root)
-
-
-@pytest.fixture
-def state(tmp_path):
-    return State(tmp_path / "state")
 
 
 def push(state, image, ref, *arguments, secrets=(PASSWORD,), ignore=(), **options):

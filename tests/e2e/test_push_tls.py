@@ -6,19 +6,9 @@ import time
 import pytest
 
 from consumers import certificates, registry as registries
-from model_files import MIB, write_model
-from packing import pack
-from pushing import State, check_image, layout_size, with_hosts
+from pushing import State, check_image, with_hosts
 
 NAME = "registry.e2e.test"
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    root = tmp_path_factory.mktemp("image")
-    digest = pack(write_model(root / "model", 8 * MIB, shards=2, seed=3), root / "image.oci").digest
-    yield root / "image.oci", digest, layout_size(root / "image.oci", digest)
-    shutil.rmtree(root)
 
 
 class Named(registries.Registry):

@@ -19,11 +19,6 @@ def model(tmp_path):
 
 
 @pytest.fixture
-def state(tmp_path):
-    return State(tmp_path / "state")
-
-
-@pytest.fixture
 def profile(tmp_path, model):
     """Another order than the natural one; returns a function that writes one, by the order of shards."""
     names = sorted(path.name for path in model.glob("*.safetensors"))

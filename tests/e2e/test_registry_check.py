@@ -2,12 +2,7 @@
 
 import pytest
 
-from pushing import PASSWORD, USER, State, assert_no_secrets, auth, docker_config
-
-
-@pytest.fixture
-def state(tmp_path):
-    return State(tmp_path / "state")
+from pushing import PASSWORD, USER, assert_no_secrets, auth, docker_config
 
 
 def left(registry):
