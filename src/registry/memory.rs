@@ -37,7 +37,7 @@ pub(super) struct Memory {
     /// Empty files for registries that were looked at.
     checks: PathBuf,
     /// Whether it was said that nothing can be remembered.
-    is_lame: AtomicBool,
+    failure_is_told: AtomicBool,
 }
 
 /// An upload that this process, and no other, may continue and remember.
@@ -68,7 +68,7 @@ impl Memory {
             uploads: root.join("uploads"),
             blobs: root.join("blobs"),
             checks: root.join("checks"),
-            is_lame: AtomicBool::new(false),
+            failure_is_told: AtomicBool::new(false),
         };
         let now = SystemTime::now();
         for (path, modified) in files(&memory.uploads).into_iter().chain(files(&memory.checks)) {
@@ -90,7 +90,7 @@ impl Memory {
     /// Claims the upload of a blob to a repository; `None` while another process has it, which then is not disturbed.
     pub(super) fn claim(&self, registry: &str, repository: &str, digest: Digest) -> Option<Claim> {
         if let Err(error) = make_directory(&self.uploads) {
-            if !self.is_lame.swap(true, Ordering::Relaxed) {
+            if !self.failure_is_told.swap(true, Ordering::Relaxed) {
                 let directory = self.uploads.display();
                 tracing::warn!(
                     "cannot remember uploads in {directory}: {error}; after a kill, blobs begin anew"
@@ -323,15 +323,20 @@ mod tests {
         });
     }
 
+    /// A memory of one blob, and of an upload of it, in repository `a` of registry `h`.
+    fn with_blob_and_upload(directory: &Path) -> (Memory, Digest) {
+        let (memory, digest) = (Memory::open(directory), Digest::of(b"blob"));
+        memory.has("h", "a", digest);
+        memory.claim("h", "a", digest).unwrap().remember(&"http://h/".parse().unwrap());
+        (memory, digest)
+    }
+
     #[test]
     fn files_are_the_users_alone() {
         use std::os::unix::fs::PermissionsExt as _;
 
         let directory = tempfile::tempdir().unwrap();
-        let memory = Memory::open(directory.path());
-        let digest = Digest::of(b"blob");
-        memory.has("h", "a", digest);
-        memory.claim("h", "a", digest).unwrap().remember(&"http://h/".parse().unwrap());
+        let (memory, digest) = with_blob_and_upload(directory.path());
         for (path, _) in files(&memory.blobs).into_iter().chain(files(&memory.uploads)) {
             assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
             fs::set_permissions(path, fs::Permissions::from_mode(0o666)).unwrap();
@@ -358,10 +363,7 @@ mod tests {
     #[test]
     fn damaged_files_are_as_good_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        let memory = Memory::open(directory.path());
-        let digest = Digest::of(b"blob");
-        memory.has("h", "a", digest);
-        memory.claim("h", "a", digest).unwrap().remember(&"http://h/".parse().unwrap());
+        let (memory, digest) = with_blob_and_upload(directory.path());
         for (path, _) in files(&memory.blobs).into_iter().chain(files(&memory.uploads)) {
             fs::write(path, b"{\"version\":1,").unwrap();
         }
