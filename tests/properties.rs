@@ -15,11 +15,14 @@ use starcar::{
     digest::Digest,
     estargz::{
         Estargz, EstargzReader, Files, LANDMARK_CONTENT, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK,
-        TOC_DIGEST_ANNOTATION, TOC_NAME, UNCOMPRESSED_SIZE_ANNOTATION, toc::TocEntry,
+        TOC_DIGEST_ANNOTATION, TOC_NAME, UNCOMPRESSED_SIZE_ANNOTATION,
+        members::{Members, Step},
+        toc::TocEntry,
     },
     layer::{
         Content, Data, Entry, EntryKind, LayerFormat, PlainTar, SealOptions, SealedLayer, Storage, Workers,
         seal,
+        tar_reader::{TarEvent, TarReader},
     },
 };
 
@@ -377,6 +380,66 @@ fn assert_unpacked(entry: &Entry, found: &mut tar::Entry<'_, &[u8]>) {
     }
 }
 
+/// What starcar's own reader of tar finds in the stream, in pieces of any size: all that was written, byte by byte.
+fn assert_read(tree: &Tree, stream: &[u8], piece: usize) {
+    let (mut reader, mut found) = (TarReader::new(), Vec::new());
+    for piece in stream.chunks(piece) {
+        reader
+            .feed(piece, |event| match event {
+                TarEvent::Entry(entry) => found.push((*entry, Vec::new())),
+                TarEvent::Payload(bytes) => found.last_mut().unwrap().1.extend_from_slice(bytes),
+                TarEvent::PaddingNotZero { at } => panic!("padding at byte {at} is not zero"),
+            })
+            .unwrap();
+    }
+    let end = reader.finish().unwrap();
+    assert_eq!((end.zeros, end.garbage_at, end.size), (1_024, None, stream.len() as u64));
+    for (entry, (read, payload)) in tree.entries.iter().zip(&found) {
+        assert_eq!(payload, tree.contents.get(&entry.path).unwrap_or(&Vec::new()));
+        assert_eq!(
+            String::from_utf8_lossy(&read.name).trim_end_matches('/'),
+            entry.path.trim_end_matches('/')
+        );
+        assert_eq!((read.mode, read.uid, read.gid), (u64::from(entry.mode), entry.uid, entry.gid));
+        assert_eq!(
+            (&read.user[..], &read.group[..]),
+            (entry.user_name.as_bytes(), entry.group_name.as_bytes())
+        );
+        assert_eq!((read.modified, read.modified_nanos, read.sparse), (entry.modified, 0, false));
+        assert_eq!(read.xattrs, entry.xattrs);
+        let (link, device) = match &entry.kind {
+            EntryKind::Symlink { target } | EntryKind::Hardlink { target } => (&target[..], (0, 0)),
+            EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+                ("", (*major, *minor))
+            }
+            EntryKind::Directory | EntryKind::Regular(_) | EntryKind::Fifo => ("", (0, 0)),
+        };
+        assert_eq!(&read.link[..], link.as_bytes());
+        assert_eq!((read.dev_major, read.dev_minor), (u64::from(device.0), u64::from(device.1)));
+    }
+    assert!((tree.entries.len()..=tree.entries.len() + 1).contains(&found.len()));
+}
+
+/// Every chunk is a member of its own and unpacks alone.
+fn assert_members(blob: &InMemory, reader: &EstargzReader) {
+    let (mut members, mut buffer) = (Members::new(&blob.0[..]), vec![0; 1 << 16]);
+    let (mut found, mut content) = (BTreeMap::new(), Vec::new());
+    loop {
+        let offset = members.member().offset;
+        match members.read(&mut buffer).unwrap() {
+            Step::Bytes(count) => content.extend_from_slice(&buffer[..count]),
+            Step::MemberEnd(_) => drop(found.insert(offset, Digest::of(&std::mem::take(&mut content)))),
+            Step::End => break,
+        }
+    }
+    for (_, file) in Files::of(reader).unwrap().iter() {
+        for chunk in &file.chunks {
+            assert_eq!((chunk.inner_offset, found.get(&chunk.member)), (0, chunk.digest.as_ref()));
+        }
+    }
+    assert!(found.contains_key(&reader.toc_offset));
+}
+
 fn read_to_end(reader: &mut dyn io::Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     reader.read_to_end(&mut bytes).unwrap();
@@ -384,7 +447,7 @@ fn read_to_end(reader: &mut dyn io::Read) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(160))]
+    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn a_layer_reads_as_it_was_written(
@@ -394,6 +457,7 @@ proptest! {
         memory in prop_oneof![Just(0), 0_usize..10_000],
         ranges in prop::collection::vec(any::<(Index, Index)>(), 4),
         from in any::<Index>(),
+        piece in 1_usize..2_000,
     ) {
         let tree = tree(parts, landmark);
         let (layer, blob) = sealed(&tree.entries, Estargz::new(level), memory);
@@ -418,6 +482,8 @@ proptest! {
         let stream = read_to_end(&mut flate2::read::MultiGzDecoder::new(&blob.0[..]));
         prop_assert_eq!((Digest::of(&stream), stream.len() as u64), (layer.diff_id, layer.uncompressed_size));
         prop_assert_eq!(&layer.annotations[UNCOMPRESSED_SIZE_ANNOTATION], &stream.len().to_string());
+        assert_members(&blob, &reader);
+        assert_read(&tree, &stream, piece);
         let toc = assert_unpacks(&tree, &stream).unwrap();
         prop_assert_eq!(Digest::of(&toc), toc_digest);
 
