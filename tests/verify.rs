@@ -112,10 +112,7 @@ fn the_exit_code_tells_the_worst() {
     assert_eq!(code(&["--for", "modelcar"]), 9);
     assert_eq!(code(&["--for", "modelcar", "--fail-on", "never"]), 0);
     change(&image, "config", r#""Cmd""#, r#""Entrypoint":["/bin/serve"],"Cmd""#);
-    assert_eq!(
-        codes(&starcar(&["verify", &image, "--format", "json"])),
-        ["entrypoint-set", "user-name"]
-    );
+    assert_eq!(codes(&starcar(&["verify", &image, "--format", "json"])), ["entrypoint-set", "user-name"]);
     change(&image, "manifest", "toc.digest", "toc.digested");
     assert_eq!(code(&[]), 10);
     assert_eq!(code(&["--fail-on", "error"]), 0);

@@ -122,6 +122,8 @@ impl Format {
 pub(super) enum Trouble {
     Missing,
     Size,
+    /// The registry sends whole blobs whatever is asked for.
+    Ranges,
 }
 
 /// What a failed read says of the blob; `None` where it says nothing, as when a network is down.
@@ -132,6 +134,7 @@ pub(super) fn trouble(error: &io::Error) -> Option<Trouble> {
         Some(RegistryError::SizeMismatch { .. } | RegistryError::Server { status: 416, .. }) => {
             Some(Trouble::Size)
         }
+        Some(RegistryError::RangeIgnored { .. }) => Some(Trouble::Ranges),
         Some(_) => None,
         None => (error.kind() == io::ErrorKind::UnexpectedEof).then_some(Trouble::Size),
     }
@@ -186,6 +189,7 @@ pub(super) fn look(
             None => return Err(OciError::ReadBlob { place, digest, cause }),
             Some(Trouble::Missing) => &rules::LAYER_MISSING,
             Some(Trouble::Size) => &rules::LAYER_SIZE,
+            Some(Trouble::Ranges) => &rules::RANGES_IGNORED,
         };
         looked.add(rule, format!("the layer cannot be read: {cause}"));
         return Ok((view, looked.findings));

@@ -73,6 +73,8 @@ pub struct Verification {
     pub layers: Vec<VerifiedLayer>,
     /// Whether each use of the image works.
     pub verdicts: Vec<Verdict>,
+    /// How bad the worst finding is; `None` if there is none.
+    pub worst: Option<Severity>,
     /// What was found, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -91,13 +93,6 @@ pub struct VerifiedLayer {
     pub format: &'static str,
     /// Number of files, directories and links; `None` where they were not looked at.
     pub entries: Option<usize>,
-}
-
-impl Verification {
-    /// How bad the worst finding is; `None` if there is none.
-    pub fn worst(&self) -> Option<Severity> {
-        self.findings.iter().map(|finding| finding.severity).max()
-    }
 }
 
 /// Verifies the image in `source`.
@@ -169,6 +164,7 @@ pub fn verify(source: &dyn ImageSource, options: &VerifyOptions) -> Result<Verif
         requests,
         bytes,
         verdicts,
+        worst: findings.iter().map(|finding| finding.severity).max(),
         findings,
         layers: layers
             .into_iter()

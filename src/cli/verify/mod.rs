@@ -115,7 +115,7 @@ fn code(verification: &Verification, fail_on: FailArgument) -> u8 {
         FailArgument::Note => Severity::Note,
         FailArgument::Never => return exit_code::OK,
     };
-    match verification.worst().filter(|worst| *worst >= least) {
+    match verification.worst.filter(|worst| *worst >= least) {
         None => exit_code::OK,
         Some(Severity::Error) => exit_code::FOUND_ERRORS,
         Some(_) => exit_code::FOUND_WARNINGS,
