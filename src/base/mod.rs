@@ -6,7 +6,6 @@
 mod applets;
 mod error;
 mod image;
-mod pax;
 mod tar_entries;
 
 use std::{

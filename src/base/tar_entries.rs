@@ -2,26 +2,27 @@
 //! ranges of it.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     fs::File,
     io,
     os::unix::fs::FileExt,
     sync::Arc,
 };
 
-use tar::{EntryType, Header};
+use tar::EntryType;
 
-use super::pax;
 use crate::{
     blob::Source,
     estargz::{NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
-    layer::{Content, Data, Entry, EntryKind, Storage},
+    layer::{
+        Content, Data, Entry, EntryKind, Storage,
+        tar_reader::{TarEntry, TarError, TarEvent, TarReader},
+    },
     plan::{CHUNK_SIZE_DEFAULT, chunk_lengths},
 };
 
-const BLOCK: u64 = 512;
-/// Largest extended header that is read, in bytes.
-const EXTENSION_MAX: u64 = 1 << 20;
+/// Size of a tar block in bytes.
+const BLOCK: usize = 512;
 /// Names that lazily pullable layers add for themselves and that the new layer has its own of.
 const FORMAT_NAMES: [&str; 3] = [TOC_NAME, PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK];
 
@@ -31,174 +32,67 @@ pub(super) fn read(stream: &Arc<File>) -> Result<Vec<Entry>, String> {
     let size = stream.metadata().map_err(|error| error.to_string())?.len();
     let source = Arc::new(Source::Spool(Arc::clone(stream)));
     let mut collected = Collected::default();
-    let mut extension = Extension::default();
-    let mut position = 0;
-    while let Some(header) = read_header(stream, position).map_err(|error| error.to_string())? {
-        let kind = header.entry_type();
-        let content_size = match extension.number("size")? {
-            Some(size) if !is_extension(kind) => size,
-            _ => header.entry_size().map_err(|error| error.to_string())?,
+    let mut reader = TarReader::new();
+    let mut block = [0; BLOCK];
+    while !reader.is_at_end() && read_block(stream, &mut block, reader.position())? {
+        let mut found = None;
+        let on_event = |event: TarEvent<'_>| {
+            if let TarEvent::Entry(entry) = event {
+                found = Some(entry);
+            }
         };
-        let content_at = position + BLOCK;
-        let end = content_at.checked_add(content_size).filter(|end| *end <= size);
-        let end = end.ok_or_else(|| format!("the tar stream is cut short at byte {position}"))?;
-        position = end.next_multiple_of(BLOCK);
-        if is_extension(kind) {
-            extension.add(kind, &read_content(stream, content_at, content_size)?)?;
-        } else {
-            let extension = std::mem::take(&mut extension);
-            let entry = entry(&header, &extension, &source, content_at, content_size)?;
-            collected.add(entry);
+        reader.feed(&block, on_event).map_err(|error| error.to_string())?;
+        if let Some(read) = found {
+            if read.payload_at.checked_add(read.size).is_none_or(|end| end > size) {
+                return Err(TarError::CutShort { at: read.header_at }.to_string());
+            }
+            reader.skip_payload();
+            collected.add(entry(*read, &source)?);
         }
     }
+    // Some writers leave the end-of-archive marker out.
+    reader.finish().map_err(|error| error.to_string())?;
     Ok(collected.finish())
 }
 
-/// The next header that is not all zeros; `None` at the end of the archive.
-fn read_header(stream: &File, position: u64) -> io::Result<Option<Header>> {
-    let mut block = [0; 512];
-    match stream.read_exact_at(&mut block, position) {
-        Ok(()) if block == [0; 512] => return Ok(None),
-        Ok(()) => {}
-        // Some writers leave the end-of-archive marker out.
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
-    let header = Header::from_byte_slice(&block);
-    // The checksum is the sum of all bytes, its own field taken as spaces.
-    let sum: u32 = block
-        .iter()
-        .enumerate()
-        .map(|(index, byte)| u32::from(if (148..156).contains(&index) { b' ' } else { *byte }))
-        .sum();
-    if header.cksum().is_ok_and(|stated| stated == sum) {
-        Ok(Some(header.clone()))
-    } else {
-        Err(io::Error::other(format!("the tar header at byte {position} is damaged")))
+/// Reads a block; false at the end of the stream.
+fn read_block(stream: &File, block: &mut [u8; BLOCK], position: u64) -> Result<bool, String> {
+    match stream.read_exact_at(block, position) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error.to_string()),
     }
 }
 
-fn read_content(stream: &File, position: u64, size: u64) -> Result<Vec<u8>, String> {
-    if size > EXTENSION_MAX {
-        return Err(format!("an extended header has {size} bytes, more than {EXTENSION_MAX}"));
-    }
-    let mut content = vec![0; usize::try_from(size).map_err(|error| error.to_string())?];
-    stream.read_exact_at(&mut content, position).map_err(|error| error.to_string())?;
-    Ok(content)
-}
-
-fn is_extension(kind: EntryType) -> bool {
-    matches!(
-        kind,
-        EntryType::XHeader | EntryType::XGlobalHeader | EntryType::GNULongName | EntryType::GNULongLink
-    )
-}
-
-/// What extended headers say about the entry that follows them.
-#[derive(Default)]
-struct Extension(BTreeMap<String, Vec<u8>>);
-
-impl Extension {
-    fn add(&mut self, kind: EntryType, content: &[u8]) -> Result<(), String> {
-        let text = || content.split(|byte| *byte == 0).next().unwrap_or_default().to_vec();
-        match kind {
-            EntryType::GNULongName => {
-                self.0.insert("path".to_owned(), text());
-            }
-            EntryType::GNULongLink => {
-                self.0.insert("linkpath".to_owned(), text());
-            }
-            EntryType::XHeader => {
-                self.0.extend(pax::records(content).ok_or("an extended header is malformed")?);
-            }
-            // Global headers hold comments (Git) and nothing about a single entry.
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn text(&self, key: &str) -> Result<Option<String>, String> {
-        self.0.get(key).map(|value| utf8(value)).transpose()
-    }
-
-    fn number(&self, key: &str) -> Result<Option<u64>, String> {
-        let parse = |text: String| text.parse().map_err(|_| format!("{key} is {text:?}, which is no number"));
-        self.text(key)?.map(parse).transpose()
-    }
-
-    /// Whole seconds of a time, rounded down.
-    fn seconds(&self, key: &str) -> Result<Option<i64>, String> {
-        let Some(text) = self.text(key)? else { return Ok(None) };
-        let malformed = || format!("{key} is {text:?}, which is no time");
-        let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
-        let seconds: i64 = whole.parse().map_err(|_| malformed())?;
-        let before_1970 = whole.starts_with('-') && fraction.bytes().any(|digit| digit != b'0');
-        Ok(Some(if before_1970 { seconds.checked_sub(1).ok_or_else(malformed)? } else { seconds }))
-    }
-}
-
-fn entry(
-    header: &Header,
-    extension: &Extension,
-    source: &Arc<Source>,
-    content_at: u64,
-    size: u64,
-) -> Result<Entry, String> {
-    let raw_path = match extension.text("path")? {
-        Some(path) => path,
-        None => utf8(&header.path_bytes())?,
-    };
-    let path = normalise(&raw_path)?;
-    let sparse = extension.0.keys().any(|key| key.starts_with("GNU.sparse."));
-    let link = || -> Result<String, String> {
-        match extension.text("linkpath")? {
-            Some(target) => Ok(target),
-            None => utf8(&header.link_name_bytes().unwrap_or_default()),
-        }
-    };
+fn entry(read: TarEntry, source: &Arc<Source>) -> Result<Entry, String> {
+    let path = normalise(&utf8(&read.name)?)?;
     let device = || -> Result<(u32, u32), String> {
-        let number = |value: io::Result<Option<u32>>| {
-            value.map(Option::unwrap_or_default).map_err(|error| format!("{path}: {error}"))
-        };
-        Ok((number(header.device_major())?, number(header.device_minor())?))
+        let number = |value: u64| u32::try_from(value).map_err(|error| format!("{path}: {error}"));
+        Ok((number(read.dev_major)?, number(read.dev_minor)?))
     };
-    let kind = match header.entry_type() {
+    let kind = match read.kind {
         EntryType::Directory => EntryKind::Directory,
-        EntryType::Regular | EntryType::Continuous if !sparse => EntryKind::Regular(Content {
-            data: Data::Source { source: Arc::clone(source), offset: content_at },
+        EntryType::Regular | EntryType::Continuous if !read.sparse => EntryKind::Regular(Content {
+            data: Data::Source { source: Arc::clone(source), offset: read.payload_at },
             storage: Storage::Compressed,
-            chunks: chunk_lengths(size, CHUNK_SIZE_DEFAULT),
+            chunks: chunk_lengths(read.size, CHUNK_SIZE_DEFAULT),
             expected: Vec::new(),
         }),
-        EntryType::Symlink => EntryKind::Symlink { target: link()? },
-        EntryType::Link => EntryKind::Hardlink { target: normalise(&link()?)? },
+        EntryType::Symlink => EntryKind::Symlink { target: utf8(&read.link)? },
+        EntryType::Link => EntryKind::Hardlink { target: normalise(&utf8(&read.link)?)? },
         EntryType::Char => device().map(|(major, minor)| EntryKind::CharDevice { major, minor })?,
         EntryType::Block => device().map(|(major, minor)| EntryKind::BlockDevice { major, minor })?,
         EntryType::Fifo => EntryKind::Fifo,
         other => return Err(format!("{path} is an entry of a kind that is not supported ({other:?})")),
     };
-    let name = |key: &str, field: Option<&[u8]>| -> Result<String, String> {
-        Ok(extension
-            .text(key)?
-            .unwrap_or_else(|| String::from_utf8_lossy(field.unwrap_or_default()).into_owned()))
-    };
-    let field = |value: io::Result<u64>| value.map_err(|error| format!("{path}: {error}"));
-    let modified = match extension.seconds("mtime")? {
-        Some(seconds) => seconds,
-        None => i64::try_from(field(header.mtime())?).map_err(|error| format!("{path}: {error}"))?,
-    };
     Ok(Entry {
-        mode: header.mode().map_err(|error| format!("{path}: {error}"))? & 0o7777,
-        uid: extension.number("uid")?.map_or_else(|| field(header.uid()), Ok)?,
-        gid: extension.number("gid")?.map_or_else(|| field(header.gid()), Ok)?,
-        user_name: name("uname", header.username_bytes())?,
-        group_name: name("gname", header.groupname_bytes())?,
-        modified,
-        xattrs: extension
-            .0
-            .iter()
-            .filter_map(|(key, value)| Some((key.strip_prefix("SCHILY.xattr.")?.to_owned(), value.clone())))
-            .collect(),
+        mode: u32::try_from(read.mode & 0o7777).unwrap_or(0),
+        uid: read.uid,
+        gid: read.gid,
+        user_name: String::from_utf8_lossy(&read.user).into_owned(),
+        group_name: String::from_utf8_lossy(&read.group).into_owned(),
+        modified: read.modified,
+        xattrs: read.xattrs,
         kind,
         path,
     })
@@ -275,6 +169,8 @@ impl Collected {
 mod tests {
     use std::io::Write as _;
 
+    use tar::Header;
+
     use super::*;
 
     fn stream(build: impl FnOnce(&mut tar::Builder<Vec<u8>>)) -> Arc<File> {
@@ -347,14 +243,5 @@ mod tests {
         let mut damaged = tempfile::tempfile().unwrap();
         damaged.write_all(&bytes).unwrap();
         assert!(read(&Arc::new(damaged)).unwrap_err().contains("damaged"));
-    }
-
-    #[test]
-    fn times_before_1970_round_down() {
-        let with = |value: &str| Extension(BTreeMap::from([("mtime".to_owned(), value.as_bytes().to_vec())]));
-        for (text, seconds) in [("5.9", 5), ("-5", -5), ("-5.5", -6), ("-5.0", -5)] {
-            assert_eq!(with(text).seconds("mtime").unwrap(), Some(seconds), "{text}");
-        }
-        assert!(with("soon").seconds("mtime").is_err());
     }
 }

@@ -4,6 +4,7 @@
 
 mod files;
 pub mod footer;
+pub mod members;
 mod reader;
 pub mod toc;
 mod writer;

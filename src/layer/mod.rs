@@ -4,12 +4,14 @@
 mod entry;
 mod error;
 mod format;
+mod pax;
 mod pipeline;
 mod plain_tar;
 mod recorder;
 mod seal;
 mod segment;
 mod tar_header;
+pub mod tar_reader;
 
 pub(crate) use self::tar_header::tar_tail;
 pub use self::{
