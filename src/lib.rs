@@ -25,3 +25,4 @@ pub mod progress;
 pub mod push;
 pub mod registry;
 pub mod snapshot;
+pub mod verify;

@@ -1,0 +1,597 @@
+//! Rules about footers and tables of contents of eStargz layers.
+//!
+//! Source: stargz-snapshotter, `docs/estargz.md`, and what its readers make of it.
+
+use super::{Depth, FETCH, LAZY, NONE, Rule, Severity};
+
+/// The rules of this table.
+pub(super) const TOC_RULES: &[&Rule] = &[
+    &FOOTER_MISSING,
+    &FOOTER_LEGACY,
+    &FOOTER_OFFSET,
+    &TOC_EXTERNAL,
+    &TOC_ANNOTATION_MISSING,
+    &TOC_ANNOTATION_MALFORMED,
+    &TOC_DIGEST,
+    &TOC_UNREADABLE,
+    &TOC_NAME,
+    &TOC_TRAILING,
+    &TOC_VERSION,
+    &TOC_EMPTY,
+    &TOC_RESERVED_NAME,
+    &SIZE_ANNOTATION_MISSING,
+    &SIZE_ANNOTATION_MALFORMED,
+    &ENTRY_NAME,
+    &ENTRY_NAME_UNCLEAN,
+    &ENTRY_DUPLICATE,
+    &ENTRY_TYPE,
+    &ENTRY_MODE,
+    &ENTRY_TIME,
+    &ENTRY_LINK,
+    &ENTRY_XATTR,
+    &ENTRY_DIGEST,
+    &ENTRY_FIELDS,
+    &HARDLINK_TARGET,
+    &HARDLINK_KIND,
+    &HARDLINK_ORDER,
+    &PARENT_MISSING,
+    &PARENT_KIND,
+    &DATA_OFFSET,
+    &DATA_ORDER,
+    &DATA_OVERLAP,
+    &DATA_SIZE,
+    &INNER_OFFSET,
+    &CHUNK_ORPHAN,
+    &CHUNK_GAP,
+    &CHUNK_OVERLAP,
+    &CHUNK_EMPTY,
+    &CHUNK_BEYOND_END,
+    &CHUNK_MISSING,
+    &CHUNK_DIGEST_MISSING,
+    &CHUNK_DIGEST_MALFORMED,
+    &CHUNK_MERGE_BUFFER,
+    &CHUNK_FIRST_SMALL,
+    &LANDMARK_MISSING,
+    &LANDMARK_BOTH,
+    &LANDMARK_MISPLACED,
+    &LANDMARK_CONTENT,
+];
+
+/// A layer whose descriptor names a table of contents and that does not end in an eStargz footer.
+pub static FOOTER_MISSING: Rule = Rule {
+    code: "footer-missing",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a layer whose descriptor names a table of contents and that does not end in an eStargz footer",
+    consequence: "The snapshotter cannot mount the layer: the blob is cut short, was compressed again, or has bytes behind its end",
+    remedy: "push or copy the image again, with tools that leave blobs alone",
+};
+
+/// A layer with the footer from before eStargz.
+pub static FOOTER_LEGACY: Rule = Rule {
+    code: "footer-legacy",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a layer with the footer from before eStargz",
+    consequence: "Newer readers understand it, others do not, and such layers have no digests of chunks",
+    remedy: "convert the image again with a current tool",
+};
+
+/// A footer that places the table of contents outside the layer.
+pub static FOOTER_OFFSET: Rule = Rule {
+    code: "footer-offset",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a footer that places the table of contents outside the layer",
+    consequence: "The snapshotter cannot mount the layer",
+    remedy: "pack the image again",
+};
+
+/// A layer whose table of contents is kept in another image.
+pub static TOC_EXTERNAL: Rule = Rule {
+    code: "toc-external",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a layer whose table of contents is kept in another image",
+    consequence: "Nodes need that image too, and a snapshotter that is configured to look for it",
+    remedy: "convert the image without an external table of contents",
+};
+
+/// An eStargz layer whose descriptor does not name its table of contents.
+pub static TOC_ANNOTATION_MISSING: Rule = Rule {
+    code: "toc-annotation-missing",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an eStargz layer whose descriptor does not name its table of contents",
+    consequence: "The layer is not mounted lazily: containerd pulls it and all layers above it",
+    remedy: "convert or copy the image with tools that keep annotations (Docker's types have none)",
+};
+
+/// An annotation that should hold the digest of the table of contents and does not.
+pub static TOC_ANNOTATION_MALFORMED: Rule = Rule {
+    code: "toc-annotation-malformed",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an annotation that should hold the digest of the table of contents and does not",
+    consequence: "The layer is not mounted lazily",
+    remedy: "pack the image again",
+};
+
+/// A table of contents that has another digest than its descriptor says.
+pub static TOC_DIGEST: Rule = Rule {
+    code: "toc-digest",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a table of contents that has another digest than its descriptor says",
+    consequence: "The snapshotter refuses the layer",
+    remedy: "push or copy the image again; if it stays, the layer was changed after it was packed",
+};
+
+/// A table of contents that is not a gzip member with a tar entry with JSON in it.
+pub static TOC_UNREADABLE: Rule = Rule {
+    code: "toc-unreadable",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a table of contents that is not a gzip member with a tar entry with JSON in it",
+    consequence: "The snapshotter cannot mount the layer",
+    remedy: "pack the image again",
+};
+
+/// A table of contents whose tar entry has another name than stargz.index.json.
+pub static TOC_NAME: Rule = Rule {
+    code: "toc-name",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a table of contents whose tar entry has another name than stargz.index.json",
+    consequence: "The snapshotter cannot mount the layer",
+    remedy: "pack the image again",
+};
+
+/// Bytes behind the JSON in the table of contents' entry.
+pub static TOC_TRAILING: Rule = Rule {
+    code: "toc-trailing",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "bytes behind the JSON in the table of contents' entry",
+    consequence: "Readers differ in whether they take them",
+    remedy: "pack the image again",
+};
+
+/// A table of contents of another version than 1.
+pub static TOC_VERSION: Rule = Rule {
+    code: "toc-version",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a table of contents of another version than 1",
+    consequence: "Readers refuse it",
+    remedy: "convert the image with a current tool",
+};
+
+/// A table of contents without entries.
+pub static TOC_EMPTY: Rule = Rule {
+    code: "toc-empty",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a table of contents without entries",
+    consequence: "The layer adds nothing to the image",
+    remedy: "leave the layer out",
+};
+
+/// An entry that has the table of contents' own name.
+pub static TOC_RESERVED_NAME: Rule = Rule {
+    code: "toc-reserved-name",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry that has the table of contents' own name",
+    consequence: "Readers cannot tell it from the table of contents",
+    remedy: "pack the image again, without such a file",
+};
+
+/// An eStargz layer whose descriptor does not state its unpacked size.
+pub static SIZE_ANNOTATION_MISSING: Rule = Rule {
+    code: "size-annotation-missing",
+    severity: Severity::Note,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "an eStargz layer whose descriptor does not state its unpacked size",
+    consequence: "containers/storage asks for it; containerd does not",
+    remedy: "convert the image with a current tool",
+};
+
+/// An annotation of the unpacked size that is no number, or less than the files in the layer.
+pub static SIZE_ANNOTATION_MALFORMED: Rule = Rule {
+    code: "size-annotation-malformed",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "an annotation of the unpacked size that is no number, or less than the files in the layer",
+    consequence: "containers/storage refuses the layer",
+    remedy: "pack the image again",
+};
+
+/// An entry whose name is empty, leads outside, or holds a zero byte.
+pub static ENTRY_NAME: Rule = Rule {
+    code: "entry-name",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry whose name is empty, leads outside, or holds a zero byte",
+    consequence: "Readers refuse the layer, or put the file elsewhere",
+    remedy: "pack the image again",
+};
+
+/// An entry whose name begins with `./` or `/`, or has empty parts.
+pub static ENTRY_NAME_UNCLEAN: Rule = Rule {
+    code: "entry-name-unclean",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: FETCH,
+    description: "an entry whose name begins with `./` or `/`, or has empty parts",
+    consequence: "KServe's downloader takes names that begin with `models/` only and skips all others",
+    remedy: "write names without `./` (tar: name the directory, not `.`)",
+};
+
+/// Two entries of one name.
+pub static ENTRY_DUPLICATE: Rule = Rule {
+    code: "entry-duplicate",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "two entries of one name",
+    consequence: "Readers keep one of them, and not all the same one",
+    remedy: "pack the image again; base layers are rid of such entries",
+};
+
+/// An entry of a type that the format does not have.
+pub static ENTRY_TYPE: Rule = Rule {
+    code: "entry-type",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry of a type that the format does not have",
+    consequence: "Readers leave it out, or refuse the layer",
+    remedy: "pack the image again",
+};
+
+/// An entry whose mode has bits that are no permissions.
+pub static ENTRY_MODE: Rule = Rule {
+    code: "entry-mode",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "an entry whose mode has bits that are no permissions",
+    consequence: "Readers differ in what they make of them",
+    remedy: "pack the image again",
+};
+
+/// An entry whose time is not RFC 3339.
+pub static ENTRY_TIME: Rule = Rule {
+    code: "entry-time",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry whose time is not RFC 3339",
+    consequence: "Readers refuse the table of contents",
+    remedy: "pack the image again",
+};
+
+/// A link without a target.
+pub static ENTRY_LINK: Rule = Rule {
+    code: "entry-link",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a link without a target",
+    consequence: "Readers refuse it, or show a link to nowhere",
+    remedy: "pack the image again",
+};
+
+/// An extended attribute that is not base64.
+pub static ENTRY_XATTR: Rule = Rule {
+    code: "entry-xattr",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an extended attribute that is not base64",
+    consequence: "Readers refuse the table of contents",
+    remedy: "pack the image again",
+};
+
+/// An entry whose file digest is no SHA-256 digest, or is not that of its only chunk.
+pub static ENTRY_DIGEST: Rule = Rule {
+    code: "entry-digest",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry whose file digest is no SHA-256 digest, or is not that of its only chunk",
+    consequence: "The file cannot be checked",
+    remedy: "pack the image again",
+};
+
+/// An entry with fields that its type does not have.
+pub static ENTRY_FIELDS: Rule = Rule {
+    code: "entry-fields",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "an entry with fields that its type does not have",
+    consequence: "It is not what it seems: readers ignore them, and so would whoever looks for the bytes",
+    remedy: "pack the image again",
+};
+
+/// A hard link to a file that the layer does not have.
+pub static HARDLINK_TARGET: Rule = Rule {
+    code: "hardlink-target",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a hard link to a file that the layer does not have",
+    consequence: "Readers fail on the link, or on the layer",
+    remedy: "pack the image again",
+};
+
+/// A hard link to something that is no file.
+pub static HARDLINK_KIND: Rule = Rule {
+    code: "hardlink-kind",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a hard link to something that is no file",
+    consequence: "Readers fail on the link, or on the layer",
+    remedy: "pack the image again",
+};
+
+/// A hard link that comes before its target.
+pub static HARDLINK_ORDER: Rule = Rule {
+    code: "hardlink-order",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a hard link that comes before its target",
+    consequence: "The snapshotter's metadata store in a database does not find the target and refuses the layer",
+    remedy: "pack the image again: targets come first",
+};
+
+/// An entry whose directory the layer does not list.
+pub static PARENT_MISSING: Rule = Rule {
+    code: "parent-missing",
+    severity: Severity::Note,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "an entry whose directory the layer does not list",
+    consequence: "Readers make one of their own, 0755 and of root, whatever a lower layer says",
+    remedy: "pack the image again: directories are listed before what they hold",
+};
+
+/// An entry below something that is no directory.
+pub static PARENT_KIND: Rule = Rule {
+    code: "parent-kind",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry below something that is no directory",
+    consequence: "Readers refuse the layer",
+    remedy: "pack the image again",
+};
+
+/// An entry whose bytes would lie outside the layer's payloads.
+pub static DATA_OFFSET: Rule = Rule {
+    code: "data-offset",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry whose bytes would lie outside the layer's payloads",
+    consequence: "The snapshotter reads something else, and its check of the chunk fails",
+    remedy: "pack the image again",
+};
+
+/// An entry whose bytes would lie before those of the entry in front of it.
+pub static DATA_ORDER: Rule = Rule {
+    code: "data-order",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry whose bytes would lie before those of the entry in front of it",
+    consequence: "Prefetch and readers take the order of entries for that of bytes: the end of one chunk is the start of the next",
+    remedy: "pack the image again",
+};
+
+/// Two entries whose bytes would lie in the same place.
+pub static DATA_OVERLAP: Rule = Rule {
+    code: "data-overlap",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "two entries whose bytes would lie in the same place",
+    consequence: "One of them is read as the other, and the check of its chunk fails",
+    remedy: "pack the image again",
+};
+
+/// A chunk that is larger than what its place in the layer could unpack to.
+pub static DATA_SIZE: Rule = Rule {
+    code: "data-size",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a chunk that is larger than what its place in the layer could unpack to",
+    consequence: "The chunk cannot be read",
+    remedy: "pack the image again",
+};
+
+/// Chunks that share a gzip member.
+pub static INNER_OFFSET: Rule = Rule {
+    code: "inner-offset",
+    severity: Severity::Note,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "chunks that share a gzip member",
+    consequence: "Snapshotters before 0.13 cannot read them",
+    remedy: "convert the image without a smallest chunk size, if such nodes are left",
+};
+
+/// A chunk that follows no file.
+pub static CHUNK_ORPHAN: Rule = Rule {
+    code: "chunk-orphan",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a chunk that follows no file",
+    consequence: "Readers refuse the layer or lose the chunk",
+    remedy: "pack the image again",
+};
+
+/// Chunks of a file that leave a gap.
+pub static CHUNK_GAP: Rule = Rule {
+    code: "chunk-gap",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "chunks of a file that leave a gap",
+    consequence: "A read of the gap fails",
+    remedy: "pack the image again",
+};
+
+/// Chunks of a file that overlap, or are not in order.
+pub static CHUNK_OVERLAP: Rule = Rule {
+    code: "chunk-overlap",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "chunks of a file that overlap, or are not in order",
+    consequence: "A read gives other bytes than the file's, or fails",
+    remedy: "pack the image again",
+};
+
+/// A chunk of no bytes, which readers take for all of the rest.
+pub static CHUNK_EMPTY: Rule = Rule {
+    code: "chunk-empty",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a chunk of no bytes, which readers take for all of the rest",
+    consequence: "Reads of the file never get to its other chunks",
+    remedy: "pack the image again",
+};
+
+/// A chunk that reaches beyond the end of its file.
+pub static CHUNK_BEYOND_END: Rule = Rule {
+    code: "chunk-beyond-end",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a chunk that reaches beyond the end of its file",
+    consequence: "A read of the file's end fails",
+    remedy: "pack the image again",
+};
+
+/// A file whose chunks end before it does.
+pub static CHUNK_MISSING: Rule = Rule {
+    code: "chunk-missing",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a file whose chunks end before it does",
+    consequence: "A read of the file's end fails",
+    remedy: "pack the image again",
+};
+
+/// A chunk without a digest.
+pub static CHUNK_DIGEST_MISSING: Rule = Rule {
+    code: "chunk-digest-missing",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a chunk without a digest",
+    consequence: "The snapshotter refuses the layer: it mounts only what it can check",
+    remedy: "convert the image with a current tool",
+};
+
+/// A chunk whose digest is no SHA-256 digest.
+pub static CHUNK_DIGEST_MALFORMED: Rule = Rule {
+    code: "chunk-digest-malformed",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a chunk whose digest is no SHA-256 digest",
+    consequence: "The snapshotter refuses the layer",
+    remedy: "pack the image again",
+};
+
+/// A chunk that lies across a multiple of 419,430,400 bytes of its file.
+pub static CHUNK_MERGE_BUFFER: Rule = Rule {
+    code: "chunk-merge-buffer",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a chunk that lies across a multiple of 419,430,400 bytes of its file",
+    consequence: "Nodes in passthrough mode panic when the file is opened (stargz-snapshotter#2068)",
+    remedy: "pack with starcar, or with chunks of a power of two",
+};
+
+/// A large file whose first chunk is smaller than 64 KiB.
+pub static CHUNK_FIRST_SMALL: Rule = Rule {
+    code: "chunk-first-small",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a large file whose first chunk is smaller than 64 KiB",
+    consequence: "The snapshotter allocates memory by it when the file is opened: gigabytes, for a large file",
+    remedy: "pack with starcar, or with larger chunks",
+};
+
+/// A layer without a landmark.
+pub static LANDMARK_MISSING: Rule = Rule {
+    code: "landmark-missing",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a layer without a landmark",
+    consequence: "The snapshotter prefetches by its own configuration, maybe all of the layer, and a container waits for it",
+    remedy: "convert the image with a current tool",
+};
+
+/// A layer with both landmarks.
+pub static LANDMARK_BOTH: Rule = Rule {
+    code: "landmark-both",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a layer with both landmarks",
+    consequence: "Which of them counts depends on the reader",
+    remedy: "pack the image again",
+};
+
+/// A landmark that is not where it means something: not at the root, or not first or behind prioritised files.
+pub static LANDMARK_MISPLACED: Rule = Rule {
+    code: "landmark-misplaced",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a landmark that is not where it means something: not at the root, or not first or behind prioritised files",
+    consequence: "It is an ordinary file, or prefetch brings nothing, or more than was meant",
+    remedy: "pack the image again",
+};
+
+/// A landmark that is not a file with the one byte 0x0f.
+pub static LANDMARK_CONTENT: Rule = Rule {
+    code: "landmark-content",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a landmark that is not a file with the one byte 0x0f",
+    consequence: "Readers that look closely do not take it for one",
+    remedy: "pack the image again",
+};
