@@ -48,6 +48,6 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // The same bytes as a table of contents: few inputs would get through gzip and tar by chance.
     if let Ok(toc) = serde_json::from_slice::<Toc>(bytes) {
-        read(&EstargzReader { toc, toc_digest: Digest::of(bytes), toc_offset: layer.size() }, &layer);
+        read(&EstargzReader { toc, toc_digest: Digest::of(bytes), toc_offset: layer.size(), is_legacy: false }, &layer);
     }
 });

@@ -35,6 +35,10 @@ pub mod exit_code {
     pub const PROFILE: u8 = 7;
     /// A compile cache cannot be read, or must not be shipped.
     pub const CACHE: u8 = 8;
+    /// `starcar verify` found something that is wrong.
+    pub const FOUND_ERRORS: u8 = 9;
+    /// `starcar verify` found nothing worse than warnings.
+    pub const FOUND_WARNINGS: u8 = 10;
     /// `starcar cache check` found that a cache does not fit. Errors have other codes.
     pub const UNFIT: u8 = 1;
     /// `profile diff` found a difference, as `diff` says it. Errors have other codes.

@@ -19,6 +19,7 @@ mod push;
 mod record;
 mod registry;
 mod registry_arguments;
+mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -41,7 +42,8 @@ struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
 5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, \
-written or recorded; 8 a compile cache cannot be read or must not be shipped. `starcar record` passes on its command's.";
+written or recorded; 8 a compile cache cannot be read or must not be shipped; \
+9 `verify` found errors; 10 `verify` found warnings; 11 `replay` was over a limit. `starcar record` passes on its command's.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -50,6 +52,7 @@ enum Command {
     Push(push::PushArguments),
     Copy(copy::CopyArguments),
     Inspect(inspect::InspectArguments),
+    Verify(Box<verify::VerifyArguments>),
     Registry(registry::RegistryCommand),
     Cache(cache::CacheArguments),
     DigestCache(digest_cache::DigestCacheArguments),
@@ -99,6 +102,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
         Command::Copy(arguments) => copy::run(&arguments).map(|()| exit_code::OK),
         Command::Registry(arguments) => registry::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
         Command::Cache(arguments) => cache::run(&arguments),
         Command::DigestCache(arguments) => digest_cache::run(&arguments).map(|()| exit_code::OK),

@@ -68,7 +68,31 @@ pub enum ReadError {
         #[source]
         cause: io::Error,
     },
-    /// The TOC is not where the footer says, or is not what the format wants.
+    /// The footer places the TOC outside the layer, or nowhere.
+    #[error("the layer's footer places the table of contents at byte {toc_offset}, past its end")]
+    TocOutside {
+        /// Where it would begin, in bytes.
+        toc_offset: u64,
+    },
+    /// What the footer leads to has another name.
+    #[error("the layer's table of contents is called {name:?}, not {TOC_NAME}")]
+    TocName {
+        /// The name.
+        name: String,
+    },
+    /// There are bytes behind the JSON.
+    #[error("the layer's table of contents has {bytes} bytes behind its JSON")]
+    TocTrailing {
+        /// How many.
+        bytes: usize,
+    },
+    /// The TOC is of another version of the format.
+    #[error("the layer's table of contents has version {version}, only {VERSION} is known")]
+    TocVersion {
+        /// The version.
+        version: u32,
+    },
+    /// The TOC is not what the format wants.
     #[error("the layer's table of contents is broken: {0}")]
     Toc(String),
     /// The TOC is not the one that the descriptor names.
@@ -90,6 +114,8 @@ pub struct EstargzReader {
     pub toc_digest: Digest,
     /// Where the TOC's member begins in the blob, in bytes.
     pub toc_offset: u64,
+    /// Whether the layer is from before eStargz: its footer is another one, and its chunks need no digests.
+    pub is_legacy: bool,
 }
 
 impl EstargzReader {
@@ -107,10 +133,8 @@ impl EstargzReader {
             None => return Err(ReadError::NotEstargz),
         };
         let footer_offset = size - footer_size;
-        let member_size =
-            footer_offset.checked_sub(toc_offset).filter(|size| *size > 0).ok_or_else(|| {
-                ReadError::Toc(format!("the footer places it at byte {toc_offset}, past the layer's end"))
-            })?;
+        let member_size = footer_offset.checked_sub(toc_offset).filter(|size| *size > 0);
+        let member_size = member_size.ok_or(ReadError::TocOutside { toc_offset })?;
         if member_size > TOC_MEMBER_MAX {
             return Err(ReadError::Toc(format!("it takes {member_size} bytes, more than {TOC_MEMBER_MAX}")));
         }
@@ -119,11 +143,24 @@ impl EstargzReader {
         if let Some(expected) = expected.filter(|expected| *expected != toc_digest) {
             return Err(ReadError::TocDigest { expected, actual: toc_digest });
         }
-        let toc: Toc = serde_json::from_slice(&json).map_err(|error| ReadError::Toc(error.to_string()))?;
+        let toc = parse(&json)?;
         if toc.version != VERSION {
-            return Err(ReadError::Toc(format!("it has version {}, only {VERSION} is known", toc.version)));
+            return Err(ReadError::TocVersion { version: toc.version });
         }
-        Ok(Self { toc, toc_digest, toc_offset })
+        Ok(Self { toc, toc_digest, toc_offset, is_legacy: footer_size != FOOTER_SIZE as u64 })
+    }
+}
+
+fn parse(json: &[u8]) -> Result<Toc, ReadError> {
+    let mut values = serde_json::Deserializer::from_slice(json).into_iter::<Toc>();
+    let toc = values.next().unwrap_or_else(|| serde_json::from_slice(json));
+    let toc = toc.map_err(|error| ReadError::Toc(error.to_string()))?;
+    let rest = json.get(values.byte_offset()..).unwrap_or_default();
+    // Line feeds and spaces are JSON's own.
+    if rest.iter().all(u8::is_ascii_whitespace) {
+        Ok(toc)
+    } else {
+        Err(ReadError::TocTrailing { bytes: rest.len() })
     }
 }
 
@@ -141,7 +178,7 @@ fn toc_json(member: &[u8]) -> Result<Vec<u8>, ReadError> {
     let entry = entries.next().ok_or_else(|| ReadError::Toc("it is empty".to_owned()))?.map_err(broken)?;
     if *entry.path_bytes() != *TOC_NAME.as_bytes() {
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        return Err(ReadError::Toc(format!("its tar entry is called {name:?}, not {TOC_NAME}")));
+        return Err(ReadError::TocName { name });
     }
     let size = entry.size();
     let mut json = Vec::new();

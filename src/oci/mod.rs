@@ -10,6 +10,7 @@ mod read;
 mod referrers;
 mod target;
 
+pub(crate) use self::read::read_document;
 pub use self::{
     archive::{Archive, write_archive},
     canonical::canonical_json,

@@ -149,7 +149,11 @@ fn copy_ranges(source: &dyn RangeSource, sink: &mut (dyn Write + Send)) -> io::R
 }
 
 /// Reads a small blob whole and checks its digest.
-fn read_document(source: &dyn ImageSource, digest: Digest, size: u64) -> Result<Vec<u8>, OciError> {
+pub(crate) fn read_document(
+    source: &dyn ImageSource,
+    digest: Digest,
+    size: u64,
+) -> Result<Vec<u8>, OciError> {
     let damaged = |reason: String| OciError::DamagedBlob { place: source.place(), digest, reason };
     if size > DOCUMENT_MAX {
         return Err(damaged(format!("it has {size} bytes, more than {DOCUMENT_MAX}")));

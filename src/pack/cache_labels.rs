@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Labels of the config.
-pub(super) fn labels(records: &[CacheRecord]) -> BTreeMap<String, String> {
+pub(crate) fn labels(records: &[CacheRecord]) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     if records.is_empty() {
         return labels;

@@ -1,7 +1,7 @@
 //! Packing: ties snapshot, base, plan, layers, image and destination together, in that order. The one place
 //! that knows them all, and that decides nothing that one of them could.
 
-mod cache_labels;
+pub(crate) mod cache_labels;
 mod caches;
 mod entries;
 mod error;

@@ -145,6 +145,10 @@ impl Stream {
                 return Err(Failure::fatal(self.context.size_mismatch(wanted, announced)));
             }
             let interval = answer.header("content-range").and_then(interval);
+            let total = answer.header("content-range").and_then(total);
+            if let Some(total) = total.filter(|total| *total != self.size) {
+                return Err(Failure::fatal(self.context.size_mismatch(self.size, total)));
+            }
             if let Some((start, _)) = interval.filter(|(start, _)| *start != self.position) {
                 let message =
                     format!("it sent the bytes from {start} when asked for those from {}", self.position);
@@ -181,6 +185,11 @@ impl Stream {
 pub(super) fn interval(text: &str) -> Option<(u64, u64)> {
     let (first, rest) = text.trim().strip_prefix("bytes")?.trim_start().split_once('-')?;
     Some((first.parse().ok()?, rest.split('/').next()?.trim_end().parse().ok()?))
+}
+
+/// The size of the whole that a `Content-Range` speaks of, where it says one.
+fn total(text: &str) -> Option<u64> {
+    text.rsplit_once('/')?.1.trim().parse().ok()
 }
 
 impl BlobSource {
@@ -301,5 +310,7 @@ mod tests {
         assert_eq!(interval("bytes */10"), None);
         assert_eq!(interval("bytes 5-/10"), None);
         assert_eq!(interval("items 1-2"), None);
+        assert_eq!(total("bytes 5-9/10"), Some(10));
+        assert_eq!(total("bytes 5-9/*"), None);
     }
 }

@@ -18,6 +18,17 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The name that outputs use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// A way in which an image is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -189,7 +200,7 @@ impl Serialize for Finding {
 }
 
 /// Findings of one rule in one layer that are told; the rest are counted.
-pub const SHOWN_MAX: usize = 20;
+pub const SHOWN_MAX: usize = 10;
 
 /// Collects findings. A damaged table of contents has as many as it has entries: so many are kept of each rule in each
 /// layer, and the last says how many more there are.

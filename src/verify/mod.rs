@@ -1,7 +1,286 @@
 //! Whether an image is right, before a node finds out: read from where it is, and held against the formats' rules,
 //! against what `KServe` and stargz-snapshotter do with it, and against its own words. Must not know how it is printed.
 
+mod caches;
+mod documents;
 pub mod finding;
+mod image;
+mod layer;
+mod media_type;
+mod names;
 pub mod rules;
+mod toc;
+mod tree;
+mod verdict;
 
-pub use self::finding::{Depth, Finding, Findings, Place, Rule, Severity, Use};
+use std::{collections::BTreeMap, sync::Arc};
+
+use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
+use rayon::iter::{IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
+use serde::Serialize;
+
+pub use self::{
+    finding::{Depth, Finding, Findings, Place, Rule, Severity, Use},
+    verdict::{Verdict, Works},
+};
+use self::{
+    image::ImageView,
+    layer::{Format, LayerView, Traffic},
+    media_type::Compression,
+    tree::Tree,
+};
+use crate::{
+    digest::Digest,
+    estargz::Files,
+    oci::{DEFAULT_TAG, ImageSource, OciError, Platform, STARCAR_PREFIX},
+    pack::FormatChoice,
+};
+
+/// Layers that are looked at at a time: what takes time is the way to the registry.
+const LAYERS_AT_A_TIME: usize = 8;
+/// Largest password file that is read, in bytes.
+const PASSWD_MAX: u64 = 1 << 20;
+
+/// What an image is verified for, and how much of it is read.
+#[derive(Debug, Clone, Default)]
+pub struct VerifyOptions {
+    /// The image of an index that is meant, `linux/amd64` where none is given; and what the config must then say.
+    pub platform: Option<Platform>,
+    /// The uses that matter; empty means those that the image's own labels claim: lazy starts unless its layers are plain
+    /// tar on purpose, and `KServe`'s modes.
+    pub uses: Vec<Use>,
+}
+
+/// What was found out about an image.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verification {
+    /// The image's name.
+    pub image: String,
+    /// Digest of its manifest; `None` if it could not be read.
+    pub digest: Option<Digest>,
+    /// How much was read.
+    pub depth: Depth,
+    /// Bytes of all layers.
+    pub size: u64,
+    /// Requests that were made: documents and ranges of layers.
+    pub requests: u64,
+    /// Bytes that they asked for.
+    pub bytes: u64,
+    /// The layers, the lowest first.
+    pub layers: Vec<VerifiedLayer>,
+    /// Whether each use of the image works.
+    pub verdicts: Vec<Verdict>,
+    /// What was found, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// A layer that was looked at.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedLayer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// Media type.
+    pub media_type: String,
+    /// What it is: `estargz`, `tar`, `tar+gzip`, `tar+zstd`, `broken estargz` or `unknown`.
+    pub format: &'static str,
+    /// Number of files, directories and links; `None` where they were not looked at.
+    pub entries: Option<usize>,
+}
+
+impl Verification {
+    /// How bad the worst finding is; `None` if there is none.
+    pub fn worst(&self) -> Option<Severity> {
+        self.findings.iter().map(|finding| finding.severity).max()
+    }
+}
+
+/// Verifies the image in `source`.
+///
+/// # Errors
+/// When the image cannot be asked for, or its place fails for a reason that says nothing of the image. What is wrong
+/// with the image itself is a finding.
+pub fn verify(source: &dyn ImageSource, options: &VerifyOptions) -> Result<Verification, OciError> {
+    let mut findings = Findings::default();
+    let traffic = Arc::new(Traffic::default());
+    let documents = documents::check(source, options.platform.as_ref(), &mut findings)?;
+    traffic.add(documents.requests, documents.bytes);
+    if source.reference().is_some_and(|name| name.digest().is_none() && name.tag() == Some(DEFAULT_TAG)) {
+        findings.add(&rules::TAG_LATEST, Place::default(), format!("the image is named by {DEFAULT_TAG:?}"));
+    }
+    let mut layers = Vec::new();
+    if let Some(manifest) = &documents.manifest {
+        for looked in look(source, manifest.layers(), &traffic)? {
+            let (layer, found) = looked;
+            layers.push(layer);
+            findings.append(found);
+        }
+    }
+    let claims = Claims::of(documents.manifest.as_ref(), documents.config.as_ref(), &mut findings);
+    let uses = if options.uses.is_empty() { claims.uses() } else { options.uses.clone() };
+    laziness(&layers, &claims, &mut findings);
+    if uses.contains(&Use::Fetch) {
+        fetching(&layers, &mut findings);
+    }
+    let mut tree = Tree::default();
+    for (index, layer) in layers.iter().enumerate() {
+        match &layer.nodes {
+            Some(nodes) => tree.add(index, nodes),
+            None => tree.is_incomplete = true,
+        }
+    }
+    let caches = caches::read(&claims.labels, claims.model_directory(), &mut findings);
+    caches::check(&caches, &claims.labels, &layers, &tree, &mut findings);
+    if let Some(config) = &documents.config {
+        let passwd = passwd(&tree, &layers);
+        let image = ImageView {
+            config,
+            layers: &layers,
+            tree: &tree,
+            passwd: passwd.as_deref(),
+            caches: &caches.directories,
+        };
+        image::check(&image, &mut findings);
+    }
+    let findings = findings.finish(&uses);
+    let (requests, bytes) = traffic.so_far();
+    Ok(Verification {
+        image: source.place(),
+        digest: documents.digest,
+        depth: Depth::Quick,
+        size: layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
+        requests,
+        bytes,
+        verdicts: verdict::judge(&layers, tree.is_incomplete, &findings, &uses),
+        findings,
+        layers: layers
+            .into_iter()
+            .map(|layer| VerifiedLayer {
+                digest: layer.digest,
+                size: layer.size,
+                format: layer.format.name(),
+                entries: layer.nodes.as_ref().map(Vec::len),
+                media_type: layer.media_type,
+            })
+            .collect(),
+    })
+}
+
+/// Looks at all layers, several at a time.
+fn look(
+    source: &dyn ImageSource,
+    descriptors: &[Descriptor],
+    traffic: &Arc<Traffic>,
+) -> Result<Vec<(LayerView, Findings)>, OciError> {
+    let look = || {
+        let layers = descriptors.par_iter().enumerate();
+        layers.map(|(index, descriptor)| layer::look(source, index, descriptor, traffic)).collect()
+    };
+    match rayon::ThreadPoolBuilder::new().num_threads(LAYERS_AT_A_TIME).build() {
+        Ok(pool) => pool.install(look),
+        // Fewer threads than that are left to this user: those that there are do it.
+        Err(_) => look(),
+    }
+}
+
+/// What an image says of itself.
+struct Claims {
+    labels: BTreeMap<String, String>,
+}
+
+impl Claims {
+    fn of(
+        manifest: Option<&ImageManifest>,
+        config: Option<&ImageConfiguration>,
+        findings: &mut Findings,
+    ) -> Self {
+        let labels =
+            config.and_then(|config| config.config().as_ref()).and_then(|config| config.labels().clone());
+        let labels: BTreeMap<String, String> = labels.unwrap_or_default().into_iter().collect();
+        let annotations = manifest.and_then(|manifest| manifest.annotations().clone()).unwrap_or_default();
+        let annotations: BTreeMap<String, String> = annotations.into_iter().collect();
+        for (name, label) in &labels {
+            let other = annotations.get(name).filter(|annotation| *annotation != label);
+            if let Some(annotation) = other.filter(|_| name.starts_with(STARCAR_PREFIX)) {
+                let message = format!("the label {name} is {label:?}, the annotation {annotation:?}");
+                findings.add(&rules::LABEL_DIFFERS, Place::default(), message);
+            }
+        }
+        Self { labels }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.labels.get(&format!("{STARCAR_PREFIX}{name}")).map(String::as_str)
+    }
+
+    fn is_tar(&self) -> bool {
+        self.get("layer-format") == Some(FormatChoice::Tar.name())
+    }
+
+    /// The model's directory, as layers name it.
+    fn model_directory(&self) -> &str {
+        self.get("model.directory").map_or(image::MODELS, |path| path.trim_start_matches('/'))
+    }
+
+    /// What the image is meant for.
+    fn uses(&self) -> Vec<Use> {
+        if self.is_tar() {
+            vec![Use::Modelcar, Use::Native, Use::Fetch]
+        } else {
+            vec![Use::Lazy, Use::Modelcar, Use::Native]
+        }
+    }
+}
+
+/// Which layers keep others from being mounted lazily.
+fn laziness(layers: &[LayerView], claims: &Claims, findings: &mut Findings) {
+    let plain = |layer: &&LayerView| matches!(layer.format, Format::Plain(_));
+    let count = layers.iter().filter(plain).count();
+    if claims.is_tar() {
+        for (index, layer) in layers.iter().enumerate() {
+            if !matches!(layer.format, Format::Plain(Compression::None) | Format::Unknown) {
+                let message = format!("the label says tar, the layer is {}", layer.format.name());
+                findings.add(&rules::FORMAT_LABEL, Place::layer(index, Some(layer.digest)), message);
+            }
+        }
+        return;
+    }
+    if count == layers.len() {
+        if count > 0 {
+            let message = format!("the layers are {}", layer::formats(layers));
+            findings.add(&rules::IMAGE_NOT_LAZY, Place::default(), message);
+        }
+        return;
+    }
+    for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| plain(layer)) {
+        let above = layers.len() - index - 1;
+        let message = format!(
+            "the layer is {}: it and the {above} above it are pulled before a container starts",
+            layer.format.name()
+        );
+        findings.add(&rules::LAYER_NOT_LAZY, Place::layer(index, Some(layer.digest)), message);
+    }
+}
+
+/// What `KServe`'s downloader cannot unpack, where it is to be used.
+fn fetching(layers: &[LayerView], findings: &mut Findings) {
+    if let Some(reason) = verdict::not_fetched(layers) {
+        let zstd = layers.iter().all(|layer| matches!(layer.format, Format::Plain(_)));
+        let rule = if zstd { &rules::FETCH_ZSTD } else { &rules::FETCH_GZIP };
+        findings.add(rule, Place::default(), reason);
+    }
+}
+
+/// The image's password file, where it can be read from a layer that is eStargz.
+fn passwd(tree: &Tree, layers: &[LayerView]) -> Option<String> {
+    let found = tree.find("etc/passwd")?;
+    let layer = layers.get(found.layer)?;
+    let (reader, blob) = (layer.format.reader()?, layer.blob.as_ref()?);
+    let files = Files::of(reader).ok()?;
+    let size = files.get(&found.node.path)?.size.min(PASSWD_MAX);
+    let bytes = files.read(&**blob, &found.node.path, 0, usize::try_from(size).ok()?).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,114 @@
+//! `starcar verify`
+
+mod sarif;
+mod text;
+
+use clap::{Args, ValueEnum};
+
+use super::{CliError, RegistryArguments, exit_code, output};
+use crate::{
+    oci::{self, Platform, Target},
+    verify::{Severity, Use, Verification, VerifyOptions, verify},
+};
+
+/// Check an image against the rules of its formats and what KServe and stargz-snapshotter do with it
+///
+/// Without --deep no weights are read: manifest, config, and each layer's footer and table of contents. The exit code is
+/// 9 when an error is found, 10 when nothing worse than a warning is, and 0 otherwise (see --fail-on). docs/verify.md
+/// lists all that can be found.
+#[derive(Debug, Args)]
+pub(super) struct VerifyArguments {
+    /// The image: a name in a registry, oci:DIR[:tag] or oci-archive:FILE[:tag]
+    image: Target,
+    /// Platform of the image: the one to look at of several, and what the image must then be for [default:
+    /// linux/amd64 of several, any of one]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
+    /// Uses that must work; what breaks others alone is a note [default: lazy,modelcar,native, or what the image's
+    /// labels say it is made for]
+    #[arg(long = "for", value_enum, value_name = "USE", value_delimiter = ',')]
+    uses: Vec<UseArgument>,
+    /// The least that makes the exit code tell
+    #[arg(long, value_enum, default_value_t = FailArgument::Warning)]
+    fail_on: FailArgument,
+    /// How the answer is printed
+    #[arg(long, value_enum, default_value_t = FormatArgument::Table)]
+    format: FormatArgument,
+    #[command(flatten, next_help_heading = "Registry")]
+    registry: RegistryArguments,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum UseArgument {
+    /// stargz-snapshotter: containers start before the image is pulled
+    Lazy,
+    /// KServe's oci://
+    Modelcar,
+    /// KServe's oci+native://
+    Native,
+    /// KServe's oci+fetch://
+    Fetch,
+}
+
+impl From<UseArgument> for Use {
+    fn from(argument: UseArgument) -> Self {
+        match argument {
+            UseArgument::Lazy => Self::Lazy,
+            UseArgument::Modelcar => Self::Modelcar,
+            UseArgument::Native => Self::Native,
+            UseArgument::Fetch => Self::Fetch,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FailArgument {
+    /// Errors
+    Error,
+    /// Warnings and errors
+    Warning,
+    /// Anything that is found
+    Note,
+    /// Nothing: the exit code is 0 whatever is found
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatArgument {
+    /// Words and tables
+    Table,
+    /// One JSON document
+    Json,
+    /// SARIF 2.1.0, which code hosts show beside a change
+    Sarif,
+}
+
+/// Verifies, and returns the exit code.
+pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
+    let source = oci::open(&arguments.image, || arguments.registry.open())?;
+    let options = VerifyOptions {
+        platform: arguments.platform.clone(),
+        uses: arguments.uses.iter().copied().map(Use::from).collect(),
+    };
+    let verification = verify(&*source, &options)?;
+    match arguments.format {
+        FormatArgument::Table => output::data(&text::text(&verification))?,
+        FormatArgument::Json => output::json(&verification)?,
+        FormatArgument::Sarif => output::json(&sarif::log(&verification))?,
+    }
+    Ok(code(&verification, arguments.fail_on))
+}
+
+fn code(verification: &Verification, fail_on: FailArgument) -> u8 {
+    let least = match fail_on {
+        FailArgument::Error => Severity::Error,
+        FailArgument::Warning => Severity::Warning,
+        FailArgument::Note => Severity::Note,
+        FailArgument::Never => return exit_code::OK,
+    };
+    match verification.worst().filter(|worst| *worst >= least) {
+        None => exit_code::OK,
+        Some(Severity::Error) => exit_code::FOUND_ERRORS,
+        Some(_) => exit_code::FOUND_WARNINGS,
+    }
+}

@@ -1,0 +1,353 @@
+//! One layer, looked at without its weights: whether it is there, how it is compressed, footer, table of contents, and
+//! what files it holds. Must not know what the files are for.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use oci_spec::image::Descriptor;
+
+use super::{
+    finding::{Findings, Place, Rule},
+    media_type::{Compression, LayerType},
+    names::clean,
+    rules,
+    toc::{self, TocView},
+    tree::{Node, NodeKind},
+};
+use crate::{
+    blob::RangeSource,
+    digest::Digest,
+    estargz::{EstargzReader, ReadError, TOC_DIGEST_ANNOTATION, UNCOMPRESSED_SIZE_ANNOTATION, toc::TocEntry},
+    oci::{ImageSource, OciError, digest_of},
+    registry::RegistryError,
+};
+
+/// Bytes of a layer that are looked at to tell how it is compressed.
+const HEAD: u64 = 512;
+
+/// What is asked of a place, counted.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Traffic {
+    pub(super) fn add(&self, requests: u64, bytes: u64) {
+        self.requests.fetch_add(requests, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Requests and bytes so far.
+    pub(super) fn so_far(&self) -> (u64, u64) {
+        (self.requests.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+/// Ranges, counted.
+struct Counted {
+    blob: Box<dyn RangeSource>,
+    traffic: Arc<Traffic>,
+}
+
+impl RangeSource for Counted {
+    fn size(&self) -> u64 {
+        self.blob.size()
+    }
+
+    fn read_range(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        self.traffic.add(1, length as u64);
+        self.blob.read_range(offset, length)
+    }
+}
+
+/// What is known of a layer.
+pub(super) struct LayerView {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) media_type: String,
+    pub(super) kind: Option<String>,
+    pub(super) format: Format,
+    /// Its files; `None` where they were not looked at.
+    pub(super) nodes: Option<Vec<Node>>,
+    /// Its ranges, where it could be opened.
+    pub(super) blob: Option<Box<dyn RangeSource>>,
+}
+
+/// What a layer is.
+pub(super) enum Format {
+    /// eStargz that nodes can mount.
+    Lazy(EstargzReader),
+    /// eStargz that could be read, and that nodes cannot mount.
+    Unnamed(EstargzReader),
+    /// Meant to be eStargz, and broken.
+    Broken,
+    /// A tar archive, compressed or not.
+    Plain(Compression),
+    /// Not there, or not to be understood.
+    Unknown,
+}
+
+impl Format {
+    /// The name that outputs use.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Lazy(_) | Self::Unnamed(_) => "estargz",
+            Self::Broken => "broken estargz",
+            Self::Plain(compression) => compression.name(),
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// The table of contents.
+    pub(super) fn reader(&self) -> Option<&EstargzReader> {
+        match self {
+            Self::Lazy(reader) | Self::Unnamed(reader) => Some(reader),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with a blob that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    Missing,
+    Size,
+}
+
+/// What a failed read says of the blob; `None` where it says nothing, as when a network is down.
+pub(super) fn trouble(error: &io::Error) -> Option<Trouble> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<RegistryError>()) {
+        Some(RegistryError::NotFound { .. }) => Some(Trouble::Missing),
+        // 416: the range that was asked for lies behind the blob's end.
+        Some(RegistryError::SizeMismatch { .. } | RegistryError::Server { status: 416, .. }) => {
+            Some(Trouble::Size)
+        }
+        Some(_) => None,
+        None => (error.kind() == io::ErrorKind::UnexpectedEof).then_some(Trouble::Size),
+    }
+}
+
+/// Looks at the layer that is the `index`th of the manifest.
+///
+/// # Errors
+/// When the place fails for a reason that says nothing of the layer.
+pub(super) fn look(
+    source: &dyn ImageSource,
+    index: usize,
+    descriptor: &Descriptor,
+    traffic: &Arc<Traffic>,
+) -> Result<(LayerView, Findings), OciError> {
+    let place = source.place();
+    let digest = digest_of(descriptor, &place)?;
+    let annotation = |name: &str| descriptor.annotations().as_ref()?.get(name).cloned();
+    let media_type = descriptor.media_type().to_string();
+    let mut looked = Look {
+        findings: Findings::default(),
+        here: Place::layer(index, Some(digest)),
+        stated: LayerType::of(&media_type),
+        toc_digest: annotation(TOC_DIGEST_ANNOTATION),
+        unpacked: annotation(UNCOMPRESSED_SIZE_ANNOTATION),
+    };
+    let mut view = LayerView {
+        digest,
+        size: descriptor.size(),
+        media_type,
+        kind: annotation(&format!("{}layer.kind", crate::oci::STARCAR_PREFIX)),
+        format: Format::Unknown,
+        nodes: None,
+        blob: None,
+    };
+    let blob = match source.blob(digest, descriptor.size()) {
+        Ok(blob) => Box::new(Counted { blob, traffic: Arc::clone(traffic) }),
+        Err(error @ OciError::MissingBlob { .. }) => {
+            looked.add(&rules::LAYER_MISSING, error.to_string());
+            return Ok((view, looked.findings));
+        }
+        Err(error @ OciError::DamagedBlob { .. }) => {
+            looked.add(&rules::LAYER_SIZE, error.to_string());
+            return Ok((view, looked.findings));
+        }
+        Err(error) => return Err(error),
+    };
+    match looked.open(&*blob) {
+        Ok(format) => view.format = format,
+        Err(cause) => {
+            let rule = match trouble(&cause) {
+                None => return Err(OciError::ReadBlob { place, digest, cause }),
+                Some(Trouble::Missing) => &rules::LAYER_MISSING,
+                Some(Trouble::Size) => &rules::LAYER_SIZE,
+            };
+            looked.add(rule, format!("the layer cannot be read: {cause}"));
+            return Ok((view, looked.findings));
+        }
+    }
+    if let Some(reader) = view.format.reader() {
+        view.nodes = Some(nodes(&reader.toc.entries));
+    }
+    view.blob = Some(blob);
+    Ok((view, looked.findings))
+}
+
+/// A layer while it is looked at.
+struct Look {
+    findings: Findings,
+    here: Place,
+    stated: Option<LayerType>,
+    /// What the annotations say.
+    toc_digest: Option<String>,
+    unpacked: Option<String>,
+}
+
+impl Look {
+    fn add(&mut self, rule: &'static Rule, message: impl Into<String>) {
+        self.findings.add(rule, self.here.clone(), message);
+    }
+
+    /// Footer, table of contents, or the first bytes where there are none.
+    fn open(&mut self, blob: &dyn RangeSource) -> io::Result<Format> {
+        let reader = match EstargzReader::open(blob, None) {
+            Err(ReadError::Read { cause, .. }) => return Err(cause),
+            Err(ReadError::NotEstargz) => return self.plain(blob),
+            Err(error) => {
+                self.broken(&error);
+                return Ok(Format::Broken);
+            }
+            Ok(reader) => reader,
+        };
+        self.compression(Compression::Gzip);
+        if reader.is_legacy {
+            self.add(
+                &rules::FOOTER_LEGACY,
+                "the layer ends in the footer of stargz, which came before eStargz",
+            );
+        }
+        let toc =
+            TocView { entries: &reader.toc.entries, toc_offset: reader.toc_offset, legacy: reader.is_legacy };
+        toc::check(toc, &self.here, &mut self.findings);
+        self.unpacked_size(&reader.toc.entries);
+        Ok(if self.annotation(&reader) { Format::Lazy(reader) } else { Format::Unnamed(reader) })
+    }
+
+    /// Whether the descriptor names this table of contents.
+    fn annotation(&mut self, reader: &EstargzReader) -> bool {
+        match self.toc_digest.clone().map(|text| (text.parse::<Digest>(), text)) {
+            None => {
+                self.add(
+                    &rules::TOC_ANNOTATION_MISSING,
+                    "the layer is eStargz, its descriptor does not say so",
+                );
+                false
+            }
+            Some((Err(_), text)) => {
+                self.add(&rules::TOC_ANNOTATION_MALFORMED, format!("the annotation is {text:?}"));
+                false
+            }
+            Some((Ok(expected), _)) if expected != reader.toc_digest => {
+                let message = format!("it has digest {}, the descriptor says {expected}", reader.toc_digest);
+                self.add(&rules::TOC_DIGEST, message);
+                false
+            }
+            Some(_) => true,
+        }
+    }
+
+    fn unpacked_size(&mut self, entries: &[TocEntry]) {
+        let Some(text) = self.unpacked.clone() else {
+            self.add(
+                &rules::SIZE_ANNOTATION_MISSING,
+                "the descriptor does not state the layer's unpacked size",
+            );
+            return;
+        };
+        // Each file has a header of 512 bytes in front of it.
+        let least: u64 = entries
+            .iter()
+            .filter(|entry| entry.entry_type != "chunk")
+            .fold(0, |sum: u64, entry| sum.saturating_add(entry.size).saturating_add(512));
+        match text.parse::<u64>() {
+            Err(_) => self.add(&rules::SIZE_ANNOTATION_MALFORMED, format!("the annotation is {text:?}")),
+            Ok(size) if size < least => {
+                let message = format!("the annotation says {size} bytes, the files alone take {least}");
+                self.add(&rules::SIZE_ANNOTATION_MALFORMED, message);
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn broken(&mut self, error: &ReadError) {
+        let rule = match error {
+            ReadError::ExternalToc => &rules::TOC_EXTERNAL,
+            ReadError::TocOutside { .. } => &rules::FOOTER_OFFSET,
+            ReadError::TocName { .. } => &rules::TOC_NAME,
+            ReadError::TocTrailing { .. } => &rules::TOC_TRAILING,
+            ReadError::TocVersion { .. } => &rules::TOC_VERSION,
+            _ => &rules::TOC_UNREADABLE,
+        };
+        self.add(rule, error.to_string());
+    }
+
+    /// A layer without a footer.
+    fn plain(&mut self, blob: &dyn RangeSource) -> io::Result<Format> {
+        let size = blob.size().min(HEAD);
+        let head = blob.read_range(0, usize::try_from(size).map_err(io::Error::other)?)?;
+        let compression = Compression::of(&head);
+        self.compression(compression);
+        // The footer of zstd:chunked is another one.
+        if self.toc_digest.is_none() || compression == Compression::Zstd {
+            return Ok(Format::Plain(compression));
+        }
+        self.add(
+            &rules::FOOTER_MISSING,
+            "the layer does not end in an eStargz footer, its descriptor names a TOC",
+        );
+        Ok(Format::Broken)
+    }
+
+    fn compression(&mut self, found: Compression) {
+        if let Some(stated) = self.stated.filter(|stated| stated.compression != found) {
+            let message =
+                format!("it is {}, its media type says {}", found.name(), stated.compression.name());
+            self.add(&rules::LAYER_COMPRESSION, message);
+        }
+    }
+}
+
+/// The files that a table of contents lists.
+fn nodes(entries: &[TocEntry]) -> Vec<Node> {
+    entries
+        .iter()
+        .filter(|entry| entry.entry_type != "chunk")
+        .map(|entry| Node {
+            path: clean(&entry.name),
+            kind: match entry.entry_type.as_str() {
+                "dir" => NodeKind::Directory,
+                "reg" => NodeKind::Regular { size: entry.size },
+                "symlink" => NodeKind::Symlink { target: entry.link_name.clone() },
+                "hardlink" => NodeKind::Hardlink { target: clean(&entry.link_name) },
+                _ => NodeKind::Special,
+            },
+            mode: entry.mode,
+            uid: entry.uid,
+            gid: entry.gid,
+        })
+        .collect()
+}
+
+/// Names of layers' formats and how often each occurs, as in `4 estargz, 1 tar+gzip`.
+pub(super) fn formats(layers: &[LayerView]) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for layer in layers {
+        let place = *places.entry(layer.format.name()).or_insert(counts.len());
+        match counts.get_mut(place) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((layer.format.name(), 1)),
+        }
+    }
+    counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}

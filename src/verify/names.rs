@@ -1,0 +1,49 @@
+//! Paths as layers write them, and as all readers take them. Must not know what lies there.
+
+/// `path` without empty parts and `.`, as readers look files up; empty for the root itself.
+pub(super) fn clean(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    parts.join("/")
+}
+
+/// Whether `path` is written as [`clean`] has it, but for a slash at its end.
+pub(super) fn is_clean(path: &str) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.split('/').all(|part| !part.is_empty() && part != ".")
+}
+
+/// The directory that holds `path`, which is clean; `None` at the root.
+pub(super) fn parent(path: &str) -> Option<&str> {
+    path.rsplit_once('/').map(|(parent, _)| parent)
+}
+
+/// The last part of `path`.
+pub(super) fn base(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, base)| base)
+}
+
+/// Whether `path`, which is clean, lies in `directory`, or is it.
+pub(super) fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cleaned() {
+        for (name, cleaned, is) in [
+            ("models/a", "models/a", true),
+            ("models/", "models", true),
+            ("./models/a", "models/a", false),
+            ("/models//a/.", "models/a", false),
+            ("./", "", false),
+            ("", "", false),
+        ] {
+            assert_eq!((clean(name).as_str(), is_clean(name)), (cleaned, is), "{name}");
+        }
+        assert!(is_below("models/a", "models") && is_below("models", "models"));
+        assert!(!is_below("models2/a", "models"));
+    }
+}
