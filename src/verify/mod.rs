@@ -2,6 +2,7 @@
 //! against what `KServe` and stargz-snapshotter do with it, and against its own words. Must not know how it is printed.
 
 mod caches;
+mod deep;
 mod documents;
 pub mod finding;
 mod image;

@@ -1,11 +1,13 @@
 //! All that can be wrong with an image: tables, so that documentation and outputs can quote them. Must not know how
 //! it is found.
 
+mod deep;
 mod documents;
 mod image;
+mod source;
 mod toc;
 
-pub use self::{documents::*, image::*, toc::*};
+pub use self::{deep::*, documents::*, image::*, source::*, toc::*};
 use super::finding::{Depth, Rule, Severity, Use};
 
 /// What breaks every use.
@@ -22,7 +24,8 @@ const FETCH: &[Use] = &[Use::Fetch];
 const NONE: &[Use] = &[];
 
 /// The tables, in the order in which an image is looked at.
-const TABLES: [&[&Rule]; 3] = [documents::DOCUMENTS_RULES, toc::TOC_RULES, image::IMAGE_RULES];
+const TABLES: [&[&Rule]; 5] =
+    [documents::DOCUMENTS_RULES, toc::TOC_RULES, image::IMAGE_RULES, deep::DEEP_RULES, source::SOURCE_RULES];
 
 /// All rules.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
