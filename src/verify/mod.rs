@@ -1,6 +1,7 @@
 //! Whether an image is right, before a node finds out: read from where it is, and held against the formats' rules,
 //! against what `KServe` and stargz-snapshotter do with it, and against its own words. Must not know how it is printed.
 
+mod against;
 mod caches;
 mod deep;
 mod documents;
