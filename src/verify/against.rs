@@ -179,11 +179,8 @@ fn digest(file: &SnapshotFile) -> Result<Digest, SourceError> {
     let mut offset = 0;
     while offset < file.stamp.size {
         let length = PIECE.min(file.stamp.size - offset);
-        let too_large = |cause| SourceError::Read {
-            path: file.source.clone(),
-            offset,
-            cause: io::Error::other(cause),
-        };
+        let too_large =
+            |cause| SourceError::Read { path: file.source.clone(), offset, cause: io::Error::other(cause) };
         buffer.resize(usize::try_from(length).map_err(too_large)?, 0);
         open.read_exact_vectored(&mut [IoSliceMut::new(&mut buffer)], offset)?;
         hash.update(&buffer);

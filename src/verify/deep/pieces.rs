@@ -83,12 +83,6 @@ impl PieceReader {
     pub(super) fn next(&mut self) -> Option<Arc<Piece>> {
         self.pieces.recv().ok()
     }
-
-    /// Reads over what is left.
-    pub(super) fn drain(&mut self) {
-        self.current = None;
-        while self.pieces.recv().is_ok() {}
-    }
 }
 
 impl Read for PieceReader {
