@@ -249,6 +249,20 @@ fn files_are_told_once() {
     }
 }
 
+/// A blob under another name.
+struct Other(Arc<MemoryBlob>);
+impl BlobContent for Other {
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+    fn digest(&self) -> Digest {
+        Digest::of(b"other")
+    }
+    fn reader(self: Arc<Self>, offset: u64) -> io::Result<Box<dyn io::Read + Send>> {
+        Arc::clone(&self.0).reader(offset)
+    }
+}
+
 #[test]
 fn documents_that_say_something_else() {
     let mut layer = Layer::good();
@@ -260,18 +274,6 @@ fn documents_that_say_something_else() {
     layer.only("size-annotation-differs");
 
     let good = Layer::good();
-    struct Other(Arc<MemoryBlob>);
-    impl BlobContent for Other {
-        fn size(&self) -> u64 {
-            self.0.size()
-        }
-        fn digest(&self) -> Digest {
-            Digest::of(b"other")
-        }
-        fn reader(self: Arc<Self>, offset: u64) -> io::Result<Box<dyn io::Read + Send>> {
-            Arc::clone(&self.0).reader(offset)
-        }
-    }
     let content = Arc::new(Other(Arc::new(MemoryBlob::new(good.blob))));
     let read = read_one(&LayerToRead {
         index: 3,
@@ -541,26 +543,30 @@ fn layers_side_by_side_are_told_in_order() {
     }
 }
 
+struct Gone;
+
+impl io::Read for Gone {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other("gone"))
+    }
+}
+
+/// A blob whose place is gone.
+struct Fails;
+impl BlobContent for Fails {
+    fn size(&self) -> u64 {
+        9
+    }
+    fn digest(&self) -> Digest {
+        Digest::of(b"")
+    }
+    fn reader(self: Arc<Self>, _: u64) -> io::Result<Box<dyn io::Read + Send>> {
+        Ok(Box::new(Gone))
+    }
+}
+
 #[test]
 fn a_place_that_fails_is_an_error() {
-    struct Fails;
-    impl BlobContent for Fails {
-        fn size(&self) -> u64 {
-            9
-        }
-        fn digest(&self) -> Digest {
-            Digest::of(b"")
-        }
-        fn reader(self: Arc<Self>, _: u64) -> io::Result<Box<dyn io::Read + Send>> {
-            struct Reader;
-            impl io::Read for Reader {
-                fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-                    Err(io::Error::other("gone"))
-                }
-            }
-            Ok(Box::new(Reader))
-        }
-    }
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         let content = Arc::new(Fails);
         let layer = LayerToRead {
