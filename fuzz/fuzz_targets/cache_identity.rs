@@ -38,7 +38,10 @@ fuzz_target!(|bytes: &[u8]| {
     let root = std::env::temp_dir().join(format!("starcar-fuzz-{}", std::process::id()));
     let tree = tree(&root, bytes);
     let identity = identify(&tree).expect("files that can be read are no error");
-    assert_eq!(identify(&tree).expect("nor the second time"), identity);
+    // Half the time goes into this, so not for every input.
+    if bytes.len().is_multiple_of(8) {
+        assert_eq!(identify(&tree).expect("nor the second time"), identity);
+    }
     for (_, facts) in identity.iter() {
         assert!(facts.len() <= VALUES_MAX);
         assert!(facts.iter().all(|fact| (1..=EVIDENCE_MAX).contains(&fact.evidence.len())));

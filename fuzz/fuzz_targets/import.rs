@@ -12,7 +12,10 @@ fuzz_target!(|bytes: &[u8]| {
         let options = ImportOptions { format, ..ImportOptions::default() };
         if let Ok(imported) = import("fuzz", bytes, &options) {
             let text = imported.profile.to_json();
-            assert_eq!(Profile::parse("fuzz", text.as_bytes()).expect("what is imported is read"), imported.profile);
+            assert_eq!(
+                Profile::parse("fuzz", text.as_bytes()).expect("what is imported is read"),
+                imported.profile
+            );
         }
     }
 });

@@ -13,6 +13,9 @@ fuzz_target!(|bytes: &[u8]| {
     if merge.add("fuzz", profile).is_ok()
         && let Ok(merged) = merge.finish()
     {
-        assert_eq!(Profile::parse("fuzz", merged.to_json().as_bytes()).expect("what is merged is read"), merged);
+        assert_eq!(
+            Profile::parse("fuzz", merged.to_json().as_bytes()).expect("what is merged is read"),
+            merged
+        );
     }
 });

@@ -97,7 +97,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     log::begin(cli.verbose);
     let result = match cli.command {
-        Command::Pack(arguments) => pack::run(&arguments).map(|()| exit_code::OK),
+        Command::Pack(arguments) => pack::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
         Command::Copy(arguments) => copy::run(&arguments).map(|()| exit_code::OK),

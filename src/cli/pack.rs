@@ -13,11 +13,13 @@ use super::{
     CliError, ProgressArguments,
     cache::contract_text,
     digest_cache::DigestCacheUse,
+    exit_code,
     image_arguments::ImageArguments,
     naming::{NamingArguments, reference},
     output,
     plan_text::plan_text,
     progress::Progress,
+    verify::verify_packed,
 };
 use crate::{
     attach::attach_profile,
@@ -50,6 +52,9 @@ pub(super) struct PackArguments {
     /// Attach the profile that the image is laid out by to the image, and to each variant, in the registry
     #[arg(long, requires = "push", help_heading = "Destination")]
     attach_profile: bool,
+    /// Verify the image where it was brought to, as `starcar verify` does, and let the exit code tell
+    #[arg(long, conflicts_with = "dry_run", help_heading = "Destination")]
+    verify: bool,
     /// Print the plan and do nothing
     #[arg(long, help_heading = "Destination")]
     dry_run: bool,
@@ -72,7 +77,8 @@ enum FormatArgument {
     Json,
 }
 
-pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
+/// Packs, and returns the exit code.
+pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     let naming = arguments.naming.naming();
     let mut references: Vec<Reference> = Vec::new();
     for text in &arguments.tag {
@@ -98,7 +104,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
     }
     if arguments.dry_run {
         references.iter().try_for_each(|reference| prepared.check_sizes(reference))?;
-        return output::data(&plan_text(&prepared));
+        return output::data(&plan_text(&prepared)).map(|()| exit_code::OK);
     }
 
     let mut destinations = Vec::new();
@@ -143,7 +149,11 @@ pub(super) fn run(arguments: &PackArguments) -> Result<(), CliError> {
     if !arguments.progress.quiet {
         say_caches(arguments, reference, &packed);
     }
-    report(arguments, &packed)
+    report(arguments, &packed)?;
+    if arguments.verify {
+        return verify_packed(&destinations, &packed, open, arguments.progress.quiet);
+    }
+    Ok(exit_code::OK)
 }
 
 /// Attaches the profile to the images that were pushed.

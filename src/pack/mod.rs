@@ -6,6 +6,7 @@ mod caches;
 mod entries;
 mod error;
 mod known;
+mod recorded;
 mod seal_layers;
 mod survey;
 mod write;
@@ -15,6 +16,7 @@ use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
 pub use self::{
     caches::{CacheOption, CacheOptions, Caches, PreparedCache},
     error::PackError,
+    recorded::{RecordedBase, RecordedOptions, recorded_profile},
     write::{Destination, Packed, PackedLayer, PackedVariant},
 };
 use crate::{

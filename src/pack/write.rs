@@ -10,7 +10,7 @@ use chrono::{DateTime, SecondsFormat};
 use oci_spec::image::{ImageIndexBuilder, MediaType};
 use serde::Serialize;
 
-use super::{LayerSpec, PackError, Prepared, cache_labels, known, seal_layers};
+use super::{LayerSpec, PackError, Prepared, RecordedOptions, cache_labels, known, seal_layers};
 use crate::{
     blob::{BlobContent, MemoryBlob},
     compile_cache::{CacheRecord, MOUNTED_AT_DEFAULT},
@@ -355,6 +355,7 @@ impl Prepared {
         add("revision", self.snapshot.revision.clone());
         add("base.name", self.base.name.clone());
         add("base.digest", self.base.digest.map(|digest| digest.to_string()));
+        annotations.extend(RecordedOptions::of(&self.options).annotation());
         annotations
     }
 

@@ -9,6 +9,8 @@ mod layers;
 mod prefetch;
 mod storage;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::{
     cache::plan_cache,
     chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, chunk_lengths},
@@ -63,7 +65,8 @@ pub struct PlanOptions {
 }
 
 /// Which files are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Weights are stored; other files are compressed where a sample says that it pays.
     #[default]
@@ -75,7 +78,8 @@ pub enum Compression {
 }
 
 /// Which files lie before the prefetch landmark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Prefetch {
     /// What the profile shows read first, as long as it does not delay the container; see
     /// [`PREFETCH_BYTES_MAX`].
@@ -90,7 +94,8 @@ pub enum Prefetch {
 }
 
 /// How the nodes are configured that an image is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Nodes {
     /// As stargz-snapshotter comes: a container waits for everything that is prefetched.
     #[default]

@@ -15,7 +15,7 @@ mod read;
 mod report;
 mod revision;
 mod rules;
-mod safetensors;
+pub mod safetensors;
 mod shard_index;
 mod tree;
 mod walk;

@@ -68,17 +68,22 @@ pub enum HeaderProblem {
 }
 
 /// Why a header could not be checked.
-#[derive(Debug)]
-pub(super) enum HeaderError {
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
     /// The file could not be read.
-    Io(io::Error),
+    #[error("it cannot be read")]
+    Io(#[source] io::Error),
     /// The file is not complete or not safetensors.
+    #[error(transparent)]
     Problem(HeaderProblem),
 }
 
 /// Reads the header from the start of a file of `size` bytes and checks that its tensors fill the file
-/// exactly. At most the header is read.
-pub(super) fn check(mut file: impl Read, size: u64) -> Result<(), HeaderError> {
+/// exactly. At most the header is read, and memory is bounded by the header's length, at most 100 MB.
+///
+/// # Errors
+/// [`HeaderError::Io`] when `file` cannot be read, [`HeaderError::Problem`] when it is not whole or not safetensors.
+pub fn check(mut file: impl Read, size: u64) -> Result<(), HeaderError> {
     let problem = HeaderError::Problem;
     if size < PREFIX {
         return Err(problem(HeaderProblem::NoHeader { size }));

@@ -14,6 +14,7 @@ use super::{
     finding::{Findings, Place, Rule},
     media_type::{Compression, LayerType},
     names::clean,
+    plain::{self, Listed},
     rules,
     toc::{self, TocView},
     tree::{Node, NodeKind},
@@ -74,6 +75,10 @@ pub(super) struct LayerView {
     pub(super) format: Format,
     /// Its files; `None` where they were not looked at.
     pub(super) nodes: Option<Vec<Node>>,
+    /// The content of its password file, where it was read.
+    pub(super) passwd: Option<Vec<u8>>,
+    /// How many gzip members a layer that is not eStargz has, where it was read; 0 where it was not.
+    pub(super) members: usize,
     /// Its ranges, where it could be opened.
     pub(super) blob: Option<Box<dyn RangeSource>>,
 }
@@ -160,6 +165,8 @@ pub(super) fn look(
         kind: annotation(&format!("{}layer.kind", crate::oci::STARCAR_PREFIX)),
         format: Format::Unknown,
         nodes: None,
+        passwd: None,
+        members: 0,
         blob: None,
     };
     let blob = match source.blob(digest, descriptor.size()) {
@@ -174,20 +181,14 @@ pub(super) fn look(
         }
         Err(error) => return Err(error),
     };
-    match looked.open(&*blob) {
-        Ok(format) => view.format = format,
-        Err(cause) => {
-            let rule = match trouble(&cause) {
-                None => return Err(OciError::ReadBlob { place, digest, cause }),
-                Some(Trouble::Missing) => &rules::LAYER_MISSING,
-                Some(Trouble::Size) => &rules::LAYER_SIZE,
-            };
-            looked.add(rule, format!("the layer cannot be read: {cause}"));
-            return Ok((view, looked.findings));
-        }
-    }
-    if let Some(reader) = view.format.reader() {
-        view.nodes = Some(nodes(&reader.toc.entries));
+    if let Err(cause) = looked.fill(&mut view, &*blob) {
+        let rule = match trouble(&cause) {
+            None => return Err(OciError::ReadBlob { place, digest, cause }),
+            Some(Trouble::Missing) => &rules::LAYER_MISSING,
+            Some(Trouble::Size) => &rules::LAYER_SIZE,
+        };
+        looked.add(rule, format!("the layer cannot be read: {cause}"));
+        return Ok((view, looked.findings));
     }
     view.blob = Some(blob);
     Ok((view, looked.findings))
@@ -206,6 +207,28 @@ struct Look {
 impl Look {
     fn add(&mut self, rule: &'static Rule, message: impl Into<String>) {
         self.findings.add(rule, self.here.clone(), message);
+    }
+
+    /// Finds out what the layer is and what files it has.
+    fn fill(&mut self, view: &mut LayerView, blob: &dyn RangeSource) -> io::Result<()> {
+        view.format = self.open(blob)?;
+        match &view.format {
+            Format::Lazy(reader) | Format::Unnamed(reader) => view.nodes = Some(nodes(&reader.toc.entries)),
+            Format::Plain(compression) => {
+                match plain::list(blob, *compression, &self.here, &mut self.findings)? {
+                    Some(Listed { lister, members }) => {
+                        view.nodes = Some(lister.nodes);
+                        view.passwd = lister.passwd;
+                        view.members = members;
+                    }
+                    None => {
+                        self.add(&rules::LAYER_UNREAD, "the layer's files are seen when all of it is read")
+                    }
+                }
+            }
+            Format::Broken | Format::Unknown => {}
+        }
+        Ok(())
     }
 
     /// Footer, table of contents, or the first bytes where there are none.

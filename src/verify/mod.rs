@@ -8,6 +8,8 @@ mod image;
 mod layer;
 mod media_type;
 mod names;
+mod plain;
+mod rebuild;
 pub mod rules;
 mod toc;
 mod tree;
@@ -33,13 +35,11 @@ use crate::{
     digest::Digest,
     estargz::Files,
     oci::{DEFAULT_TAG, ImageSource, OciError, Platform, STARCAR_PREFIX},
-    pack::FormatChoice,
+    pack::{FormatChoice, Packed, RecordedBase, RecordedOptions},
 };
 
 /// Layers that are looked at at a time: what takes time is the way to the registry.
 const LAYERS_AT_A_TIME: usize = 8;
-/// Largest password file that is read, in bytes.
-const PASSWD_MAX: u64 = 1 << 20;
 
 /// What an image is verified for, and how much of it is read.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +49,8 @@ pub struct VerifyOptions {
     /// The uses that matter; empty means those that the image's own labels claim: lazy starts unless its layers are plain
     /// tar on purpose, and `KServe`'s modes.
     pub uses: Vec<Use>,
+    /// What packing the image's snapshot again made, to be compared with.
+    pub rebuilt: Option<Packed>,
 }
 
 /// What was found out about an image.
@@ -145,7 +147,19 @@ pub fn verify(source: &dyn ImageSource, options: &VerifyOptions) -> Result<Verif
         };
         image::check(&image, &mut findings);
     }
-    let findings = findings.finish(&uses);
+    if let (Some(rebuilt), Some(manifest)) = (&options.rebuilt, &documents.manifest) {
+        if let Some(version) = claims.get("version").filter(|version| *version != env!("CARGO_PKG_VERSION")) {
+            let message = format!("it was packed by {version}, this is {}", env!("CARGO_PKG_VERSION"));
+            findings.add(&rules::REBUILD_VERSION, Place::default(), message);
+        }
+        rebuild::check(manifest, documents.digest, rebuilt, &mut findings);
+    }
+    let mut findings = findings.finish(&uses);
+    let verdicts = verdict::judge(&layers, tree.is_incomplete, &findings, &uses);
+    if claims.has_no_shell() && !uses.contains(&Use::Modelcar) {
+        // That is what was asked for; the verdict says it.
+        findings.retain(|finding| *finding.rule != rules::SHELL_MISSING);
+    }
     let (requests, bytes) = traffic.so_far();
     Ok(Verification {
         image: source.place(),
@@ -154,7 +168,7 @@ pub fn verify(source: &dyn ImageSource, options: &VerifyOptions) -> Result<Verif
         size: layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
         requests,
         bytes,
-        verdicts: verdict::judge(&layers, tree.is_incomplete, &findings, &uses),
+        verdicts,
         findings,
         layers: layers
             .into_iter()
@@ -189,6 +203,8 @@ fn look(
 /// What an image says of itself.
 struct Claims {
     labels: BTreeMap<String, String>,
+    /// How starcar packed it.
+    recorded: Option<RecordedOptions>,
 }
 
 impl Claims {
@@ -209,7 +225,8 @@ impl Claims {
                 findings.add(&rules::LABEL_DIFFERS, Place::default(), message);
             }
         }
-        Self { labels }
+        let recorded = RecordedOptions::read(&annotations).ok().flatten();
+        Self { labels, recorded }
     }
 
     fn get(&self, name: &str) -> Option<&str> {
@@ -227,11 +244,19 @@ impl Claims {
 
     /// What the image is meant for.
     fn uses(&self) -> Vec<Use> {
-        if self.is_tar() {
-            vec![Use::Modelcar, Use::Native, Use::Fetch]
-        } else {
-            vec![Use::Lazy, Use::Modelcar, Use::Native]
+        let format = if self.is_tar() { Use::Fetch } else { Use::Lazy };
+        // `KServe` knows one place.
+        if self.model_directory() != image::MODELS {
+            return vec![format];
         }
+        // Without a shell no container is meant to run.
+        let modelcar = (!self.has_no_shell()).then_some(Use::Modelcar);
+        [format].into_iter().chain(modelcar).chain([Use::Native]).collect()
+    }
+
+    /// Whether it was packed on no base.
+    fn has_no_shell(&self) -> bool {
+        self.recorded.as_ref().is_some_and(|options| options.base == RecordedBase::Scratch)
     }
 }
 
@@ -268,19 +293,22 @@ fn laziness(layers: &[LayerView], claims: &Claims, findings: &mut Findings) {
 /// What `KServe`'s downloader cannot unpack, where it is to be used.
 fn fetching(layers: &[LayerView], findings: &mut Findings) {
     if let Some(reason) = verdict::not_fetched(layers) {
-        let zstd = layers.iter().all(|layer| matches!(layer.format, Format::Plain(_)));
+        let zstd = layers.iter().all(|layer| matches!(layer.format, Format::Plain(_)) && layer.members < 2);
         let rule = if zstd { &rules::FETCH_ZSTD } else { &rules::FETCH_GZIP };
         findings.add(rule, Place::default(), reason);
     }
 }
 
-/// The image's password file, where it can be read from a layer that is eStargz.
+/// The image's password file, where it can be read.
 fn passwd(tree: &Tree, layers: &[LayerView]) -> Option<String> {
-    let found = tree.find("etc/passwd")?;
+    let found = tree.find(plain::PASSWD)?;
     let layer = layers.get(found.layer)?;
+    if let Some(bytes) = &layer.passwd {
+        return Some(String::from_utf8_lossy(bytes).into_owned());
+    }
     let (reader, blob) = (layer.format.reader()?, layer.blob.as_ref()?);
     let files = Files::of(reader).ok()?;
-    let size = files.get(&found.node.path)?.size.min(PASSWD_MAX);
+    let size = files.get(&found.node.path)?.size.min(plain::PASSWD_MAX);
     let bytes = files.read(&**blob, &found.node.path, 0, usize::try_from(size).ok()?).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }

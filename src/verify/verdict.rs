@@ -71,6 +71,10 @@ pub(super) fn judge(
                 Use::Lazy => {
                     let lazy =
                         layers.iter().take_while(|layer| matches!(layer.format, Format::Lazy(_))).count();
+                    if reasons.is_empty() && lazy < layers.len() {
+                        works = Works::No;
+                        reasons.push(format!("the layers are {}", formats(layers)));
+                    }
                     if works == Works::No && (1..layers.len()).contains(&lazy) {
                         works = Works::Partly;
                     }
@@ -94,8 +98,9 @@ pub(super) fn judge(
 
 /// Why `KServe`'s downloader cannot unpack the layers, if it cannot.
 pub(super) fn not_fetched(layers: &[LayerView]) -> Option<String> {
-    let stops =
-        |layer: &LayerView| matches!(layer.format, Format::Lazy(_) | Format::Unnamed(_) | Format::Broken);
+    let stops = |layer: &LayerView| {
+        matches!(layer.format, Format::Lazy(_) | Format::Unnamed(_) | Format::Broken) || layer.members > 1
+    };
     let zstd = |layer: &LayerView| matches!(layer.format, Format::Plain(Compression::Zstd));
     if layers.iter().any(stops) {
         Some(format!(

@@ -1,9 +1,13 @@
 //! `starcar verify`
 
+mod packed;
+mod rebuild;
 mod sarif;
 mod text;
 
 use clap::{Args, ValueEnum};
+
+pub(super) use self::packed::verify_packed;
 
 use super::{CliError, RegistryArguments, exit_code, output};
 use crate::{
@@ -28,6 +32,8 @@ pub(super) struct VerifyArguments {
     /// labels say it is made for]
     #[arg(long = "for", value_enum, value_name = "USE", value_delimiter = ',')]
     uses: Vec<UseArgument>,
+    #[command(flatten)]
+    rebuild: rebuild::RebuildArguments,
     /// The least that makes the exit code tell
     #[arg(long, value_enum, default_value_t = FailArgument::Warning)]
     fail_on: FailArgument,
@@ -86,8 +92,11 @@ enum FormatArgument {
 /// Verifies, and returns the exit code.
 pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
     let source = oci::open(&arguments.image, || arguments.registry.open())?;
+    let rebuilt =
+        arguments.rebuild.run(&*source, arguments.platform.as_ref(), || arguments.registry.open())?;
     let options = VerifyOptions {
         platform: arguments.platform.clone(),
+        rebuilt,
         uses: arguments.uses.iter().copied().map(Use::from).collect(),
     };
     let verification = verify(&*source, &options)?;

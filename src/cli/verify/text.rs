@@ -67,7 +67,7 @@ fn verdicts(verdicts: &[Verdict]) -> Vec<Vec<String>> {
 }
 
 /// A finding; what follows from it and what to do is told where its rule comes first.
-fn finding_text(finding: &Finding, is_first: bool) -> String {
+pub(super) fn finding_text(finding: &Finding, is_first: bool) -> String {
     let mut text = format!(
         "{}[{}] {}: {}\n",
         finding.severity.name(),
@@ -81,7 +81,7 @@ fn finding_text(finding: &Finding, is_first: bool) -> String {
     text
 }
 
-fn summary(findings: &[Finding]) -> String {
+pub(super) fn summary(findings: &[Finding]) -> String {
     if findings.is_empty() {
         return "nothing found".to_owned();
     }

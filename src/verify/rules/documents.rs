@@ -28,6 +28,7 @@ pub(super) const DOCUMENTS_RULES: &[&Rule] = &[
     &LAYER_COMPRESSION,
     &LAYER_NOT_LAZY,
     &IMAGE_NOT_LAZY,
+    &LAYER_UNREAD,
     &TAG_LATEST,
 ];
 
@@ -293,6 +294,17 @@ pub static IMAGE_NOT_LAZY: Rule = Rule {
     description: "an image of which no layer is eStargz",
     consequence: "A container starts when all of the image is pulled and unpacked",
     remedy: "pack with starcar (without --layer-format tar), or convert with `ctr-remote image optimize`",
+};
+
+/// A layer without a table of contents that is too large to be looked into, or cannot be unpacked.
+pub static LAYER_UNREAD: Rule = Rule {
+    code: "layer-unread",
+    severity: Severity::Note,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a layer without a table of contents that is too large to be looked into, or cannot be unpacked",
+    consequence: "What it holds is not known, so nothing is said of it",
+    remedy: "--deep reads it",
 };
 
 /// An image that is named by the tag `latest`.

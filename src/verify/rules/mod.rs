@@ -3,9 +3,10 @@
 
 mod documents;
 mod image;
+mod rebuild;
 mod toc;
 
-pub use self::{documents::*, image::*, toc::*};
+pub use self::{documents::*, image::*, rebuild::*, toc::*};
 use super::finding::{Depth, Rule, Severity, Use};
 
 /// What breaks every use.
@@ -22,7 +23,8 @@ const FETCH: &[Use] = &[Use::Fetch];
 const NONE: &[Use] = &[];
 
 /// The tables, in the order in which an image is looked at.
-const TABLES: [&[&Rule]; 3] = [documents::DOCUMENTS_RULES, toc::TOC_RULES, image::IMAGE_RULES];
+const TABLES: [&[&Rule]; 4] =
+    [documents::DOCUMENTS_RULES, toc::TOC_RULES, image::IMAGE_RULES, rebuild::REBUILD_RULES];
 
 /// All rules.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
@@ -34,6 +36,15 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_rule() {
+        let text = include_str!("../../../docs/verify.md");
+        for rule in all() {
+            let row = format!("| `{}` | {} | {} |", rule.code, rule.severity.name(), rule.depth.name());
+            assert!(text.contains(&row) && text.contains(&format!("| {} |", rule.description)), "{row}");
+        }
+    }
 
     #[test]
     fn codes_are_unique_and_plain() {
