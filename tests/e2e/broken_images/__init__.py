@@ -59,3 +59,5 @@ def case(*codes, **more):
 
 for _part in ("documents", "contents", "tables", "places", "streams"):
     importlib.import_module(f"{__name__}.{_part}")
+
+importlib.import_module(f"{__name__}.disagreements").apply(CASES)

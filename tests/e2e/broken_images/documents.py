@@ -367,3 +367,9 @@ def format_label(image):
 def label_differs(image):
     """A label and the annotation of the same name differ."""
     image.bend("manifest", setting(annotations={"dev.starcar.model.directory": "/elsewhere"}))
+
+
+@case("layer-unread", image="zstd", also=["image-not-lazy"])
+def layer_unread(image):
+    """A plain layer is too large to be looked into without reading all of it."""
+    image.layers[2].entry(sound.WEIGHTS).data = bytes(20 << 20)

@@ -50,7 +50,7 @@ def member_checksum(image):
     weights(image).bend("blob", bend)
 
 
-@deep("member-damaged", image="gzip", also=["image-not-lazy"])
+@deep("member-damaged", image="gzip", also=["image-not-lazy", "layer-unread"])
 def garbage_behind_gzip(image):
     """Bytes that are not gzip follow a plain layer."""
     weights(image).bend("blob", lambda data: data + b"garbage behind the layer")
@@ -74,7 +74,7 @@ def tar_header_checksum(image):
     header_of(weights(image), WEIGHTS, lambda data: data[:148] + b"000000\0 " + data[156:])
 
 
-@deep("tar-damaged", image="tar")
+@deep("tar-damaged", image="tar", also=["layer-unread"])
 def tar_cut_short(image):
     """A plain layer ends in the middle of the weights."""
     weights(image).bend("members", lambda members: [members[0][:150_000]])

@@ -5,6 +5,7 @@ Source: stargz-snapshotter, docs/estargz.md; OCI image specification, layer.md, 
 """
 
 import base64
+import functools
 import gzip
 import hashlib
 import json
@@ -42,6 +43,7 @@ def to_json(document):
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+@functools.lru_cache(maxsize=4)
 def member(data):
     """A gzip member."""
     return gzip.compress(data, 1, mtime=0)
@@ -277,7 +279,7 @@ class Layer:
         payload = b"".join(packed)
         foot = self.bent("footer", self.write_footer(len(payload)), len(payload))
         blob = self.bent("blob", payload + toc_member + foot)
-        stream = unpacked(blob)
+        stream = unpacked(blob) if {"toc_member", "footer", "blob"} & set(self.bends) else None
         if stream is None:
             stream = b"".join(members) + toc_tar
         return blob, digest_of(stream), len(stream), digest_of(text)
