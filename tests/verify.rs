@@ -112,10 +112,7 @@ fn the_exit_code_tells_the_worst() {
     assert_eq!(code(&["--for", "modelcar"]), 9);
     assert_eq!(code(&["--for", "modelcar", "--fail-on", "never"]), 0);
     change(&image, "config", r#""Cmd""#, r#""Entrypoint":["/bin/serve"],"Cmd""#);
-    assert_eq!(
-        codes(&starcar(&["verify", &image, "--format", "json"])),
-        ["entrypoint-set", "user-name"]
-    );
+    assert_eq!(codes(&starcar(&["verify", &image, "--format", "json"])), ["entrypoint-set", "user-name"]);
     change(&image, "manifest", "toc.digest", "toc.digested");
     assert_eq!(code(&[]), 10);
     assert_eq!(code(&["--fail-on", "error"]), 0);
@@ -195,4 +192,57 @@ fn what_is_not_there_is_an_error_and_no_finding() {
     assert_eq!(starcar(&["verify", &format!("{image}:v9")]).code, 5);
     assert_eq!(starcar(&["verify", &image, "--for", "nothing"]).code, 2);
     assert_eq!(starcar(&["verify", &image, "--base", "scratch"]).code, 2);
+}
+
+#[test]
+fn every_byte_is_read_when_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = packed(directory.path(), &[]);
+    let run = starcar(&["verify", &image, "--deep", "--format", "json"]);
+    let value = json(&run);
+    assert_eq!((run.code, codes(&run)), (0, Vec::new()));
+    assert_eq!(value["depth"], "deep");
+    assert!(value["bytes"].as_u64() > value["size"].as_u64());
+
+    // One byte of the largest layer, far from what quick looks at.
+    let blobs = Path::new(image.strip_prefix("oci:").unwrap()).join("blobs/sha256");
+    let blobs = fs::read_dir(blobs).unwrap().map(|entry| entry.unwrap().path());
+    let largest = blobs.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&largest, bytes).unwrap();
+    assert_eq!(starcar(&["verify", &image]).code, 0);
+    let run = starcar(&["verify", &image, "--deep", "--format", "json"]);
+    assert_eq!(run.code, 9);
+    assert!(codes(&run).contains(&"blob-digest".to_owned()), "{}", run.stdout);
+}
+
+#[test]
+fn images_are_compared_with_their_snapshots() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = packed(directory.path(), &["--exclude", "README.md"]);
+    let against = |snapshot: &Path| {
+        starcar(&["verify", &image, "--against", snapshot.to_str().unwrap(), "--format", "json"])
+    };
+    let run = against(Path::new(EXAMPLE));
+    assert_eq!((run.code, codes(&run)), (0, Vec::new()), "{}", run.stdout);
+    let copy = directory.path().join("model");
+    fs::create_dir(&copy).unwrap();
+    for entry in fs::read_dir(EXAMPLE).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    let same_size = vec![b' '; fs::read(copy.join("config.json")).unwrap().len()];
+    fs::write(copy.join("config.json"), same_size).unwrap();
+    fs::write(copy.join("new.json"), "{}").unwrap();
+    fs::remove_file(copy.join("tokenizer_config.json")).unwrap();
+    let run = against(&copy);
+    let mut found = codes(&run);
+    found.sort_unstable();
+    assert_eq!(
+        (run.code, found.as_slice()),
+        (9, &["source-differs", "source-extra", "source-missing"].map(String::from)[..])
+    );
+    assert_eq!(against(&directory.path().join("none")).code, 3);
 }

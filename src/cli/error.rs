@@ -13,6 +13,7 @@ use crate::{
     profile::{ProfileError, record::RecordError},
     registry::RegistryError,
     snapshot::SnapshotError,
+    verify::VerifyError,
 };
 
 /// Exit codes. They are part of the interface: scripts branch on them.
@@ -73,6 +74,9 @@ pub(super) enum CliError {
     /// A host's facts could not be had.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// A file of a snapshot could not be compared with an image's.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// An image has no compile caches.
     #[error("{image} has no compile caches that starcar packed{}", variant_names(variants))]
     NoCaches {
@@ -99,6 +103,15 @@ pub(super) enum CliError {
     },
 }
 
+impl From<VerifyError> for CliError {
+    fn from(error: VerifyError) -> Self {
+        match error {
+            VerifyError::Oci(error) => error.into(),
+            VerifyError::Source(error) => error.into(),
+        }
+    }
+}
+
 impl CliError {
     /// For `map_err` on standard output.
     pub(super) fn stdout(cause: io::Error) -> Self {
@@ -115,6 +128,7 @@ impl CliError {
             Self::Output { .. } | Self::DigestCache { .. } => exit_code::FAILURE,
             Self::Oci(error) | Self::Attach(AttachError::Oci(error)) => of_oci(error),
             Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
+            Self::Source(_) => exit_code::SNAPSHOT,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                 exit_code::NOT_FOUND
             }

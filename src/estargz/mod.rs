@@ -1,6 +1,29 @@
 //! The eStargz layer format: writing it and reading it through ranges.
 //!
 //! Source: stargz-snapshotter, `docs/estargz.md`. Must not know models, images or registries.
+//!
+//! A layer is read through anything that gives ranges of it: a file, a registry's blob, memory.
+//!
+//! ```no_run
+//! use starcar::{
+//!     blob::FileRange,
+//!     estargz::{EstargzReader, Files},
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let path = std::path::Path::new("layer.esgz");
+//! let layer = FileRange::open(path, 0, path.metadata()?.len())?;
+//! let reader = EstargzReader::open(&layer, None)?;
+//! let files = Files::of(&reader)?;
+//! for (path, file) in files.iter() {
+//!     println!("{path}: {} bytes in {} chunks", file.size, file.chunks.len());
+//! }
+//! let header = files.read(&layer, "models/model.safetensors", 0, 8)?;
+//! files.verify(&layer, "models/config.json")?;
+//! # drop(header);
+//! # Ok(())
+//! # }
+//! ```
 
 mod files;
 pub mod footer;

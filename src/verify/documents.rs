@@ -199,7 +199,7 @@ fn config_of(
     }
     let digest = crate::oci::digest_of(descriptor, &source.place())?;
     let bytes = match read_document(source, digest, descriptor.size()) {
-        Err(OciError::ReadBlob { cause, .. }) if layer::trouble(&cause).is_some() => {
+        Err(OciError::ReadBlob { cause, .. }) if layer::fault(&cause).is_some() => {
             findings.add(&rules::CONFIG_DAMAGED, here(), format!("the config cannot be had: {cause}"));
             None
         }

@@ -233,6 +233,11 @@ impl Findings {
         self.found.iter().any(|finding| finding.rule == rule)
     }
 
+    /// Whether something of `rule` was found in that place.
+    pub fn has_at(&self, rule: &'static Rule, place: &Place) -> bool {
+        self.found.iter().any(|finding| finding.rule == rule && finding.place == *place)
+    }
+
     /// The findings for an image that is wanted for `uses`, the worst first, then from the lowest layer to the
     /// topmost. What breaks only other uses is a note.
     pub fn finish(mut self, uses: &[Use]) -> Vec<Finding> {

@@ -117,23 +117,17 @@ impl Format {
     }
 }
 
-/// What is wrong with a blob that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
-    Missing,
-    Size,
-}
-
-/// What a failed read says of the blob; `None` where it says nothing, as when a network is down.
-pub(super) fn trouble(error: &io::Error) -> Option<Trouble> {
+/// The rule that a failed read speaks of; `None` where it says nothing of the layer, as when a network is down.
+pub(super) fn fault(error: &io::Error) -> Option<&'static Rule> {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<RegistryError>()) {
-        Some(RegistryError::NotFound { .. }) => Some(Trouble::Missing),
+        Some(RegistryError::NotFound { .. }) => Some(&rules::LAYER_MISSING),
         // 416: the range that was asked for lies behind the blob's end.
         Some(RegistryError::SizeMismatch { .. } | RegistryError::Server { status: 416, .. }) => {
-            Some(Trouble::Size)
+            Some(&rules::LAYER_SIZE)
         }
+        Some(RegistryError::RangeIgnored { .. }) => Some(&rules::RANGES_IGNORED),
         Some(_) => None,
-        None => (error.kind() == io::ErrorKind::UnexpectedEof).then_some(Trouble::Size),
+        None => (error.kind() == io::ErrorKind::UnexpectedEof).then_some(&rules::LAYER_SIZE),
     }
 }
 
@@ -182,11 +176,7 @@ pub(super) fn look(
         Err(error) => return Err(error),
     };
     if let Err(cause) = looked.fill(&mut view, &*blob) {
-        let rule = match trouble(&cause) {
-            None => return Err(OciError::ReadBlob { place, digest, cause }),
-            Some(Trouble::Missing) => &rules::LAYER_MISSING,
-            Some(Trouble::Size) => &rules::LAYER_SIZE,
-        };
+        let Some(rule) = fault(&cause) else { return Err(OciError::ReadBlob { place, digest, cause }) };
         looked.add(rule, format!("the layer cannot be read: {cause}"));
         return Ok((view, looked.findings));
     }
@@ -215,15 +205,12 @@ impl Look {
         match &view.format {
             Format::Lazy(reader) | Format::Unnamed(reader) => view.nodes = Some(nodes(&reader.toc.entries)),
             Format::Plain(compression) => {
-                match plain::list(blob, *compression, &self.here, &mut self.findings)? {
-                    Some(Listed { lister, members }) => {
-                        view.nodes = Some(lister.nodes);
-                        view.passwd = lister.passwd;
-                        view.members = members;
-                    }
-                    None => {
-                        self.add(&rules::LAYER_UNREAD, "the layer's files are seen when all of it is read")
-                    }
+                let listed = plain::list(blob, *compression, &self.here, &mut self.findings)?;
+                // Whoever reads all of the layer can list the others.
+                if let Some(Listed { lister, members }) = listed {
+                    view.nodes = Some(lister.nodes);
+                    view.passwd = lister.passwd;
+                    view.members = members;
                 }
             }
             Format::Broken | Format::Unknown => {}

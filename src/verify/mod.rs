@@ -1,7 +1,9 @@
 //! Whether an image is right, before a node finds out: read from where it is, and held against the formats' rules,
 //! against what `KServe` and stargz-snapshotter do with it, and against its own words. Must not know how it is printed.
 
+mod against;
 mod caches;
+mod deep;
 mod documents;
 pub mod finding;
 mod image;
@@ -14,41 +16,64 @@ pub mod rules;
 mod toc;
 mod tree;
 mod verdict;
+mod whole;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZero, sync::Arc};
 
 use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
 use rayon::iter::{IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::Serialize;
 
-pub use self::{
-    finding::{Depth, Finding, Findings, Place, Rule, Severity, Use},
-    verdict::{Verdict, Works},
-};
 use self::{
+    against::Against,
     image::ImageView,
     layer::{Format, LayerView, Traffic},
     media_type::Compression,
     tree::Tree,
+    whole::Whole,
+};
+pub use self::{
+    finding::{Depth, Finding, Findings, Place, Rule, Severity, Use},
+    verdict::{Verdict, Works},
 };
 use crate::{
+    blob::SourceError,
     digest::Digest,
     estargz::Files,
     oci::{DEFAULT_TAG, ImageSource, OciError, Platform, STARCAR_PREFIX},
     pack::{FormatChoice, Packed, RecordedBase, RecordedOptions},
+    progress::Observer,
+    snapshot::Snapshot,
 };
 
 /// Layers that are looked at at a time: what takes time is the way to the registry.
 const LAYERS_AT_A_TIME: usize = 8;
 
+/// Why an image could not be verified.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The image cannot be asked for, or its place fails.
+    #[error(transparent)]
+    Oci(#[from] OciError),
+    /// A file of the snapshot cannot be read, or changed meanwhile.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
 /// What an image is verified for, and how much of it is read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct VerifyOptions {
     /// The image of an index that is meant, `linux/amd64` where none is given; and what the config must then say.
     pub platform: Option<Platform>,
     /// The uses that matter; empty means those that the image's own labels claim: lazy starts unless its layers are plain
     /// tar on purpose, and `KServe`'s modes.
     pub uses: Vec<Use>,
+    /// Whether all of the image is read.
+    pub deep: bool,
+    /// The snapshot that the image's files are compared with; all of the image is read for that.
+    pub against: Option<Snapshot>,
+    /// Threads to use where all is read; 0 takes as many as there are processors.
+    pub threads: usize,
     /// What packing the image's snapshot again made, to be compared with.
     pub rebuilt: Option<Packed>,
 }
@@ -73,6 +98,8 @@ pub struct Verification {
     pub layers: Vec<VerifiedLayer>,
     /// Whether each use of the image works.
     pub verdicts: Vec<Verdict>,
+    /// How bad the worst finding is; `None` if there is none.
+    pub worst: Option<Severity>,
     /// What was found, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -93,19 +120,15 @@ pub struct VerifiedLayer {
     pub entries: Option<usize>,
 }
 
-impl Verification {
-    /// How bad the worst finding is; `None` if there is none.
-    pub fn worst(&self) -> Option<Severity> {
-        self.findings.iter().map(|finding| finding.severity).max()
-    }
-}
-
-/// Verifies the image in `source`.
+/// Verifies the image in `source`; `observer` hears of the bytes of layers that are read where all are.
 ///
 /// # Errors
-/// When the image cannot be asked for, or its place fails for a reason that says nothing of the image. What is wrong
-/// with the image itself is a finding.
-pub fn verify(source: &dyn ImageSource, options: &VerifyOptions) -> Result<Verification, OciError> {
+/// See [`VerifyError`]. What is wrong with the image itself is a finding.
+pub fn verify(
+    source: &dyn ImageSource,
+    options: &VerifyOptions,
+    observer: &dyn Observer,
+) -> Result<Verification, VerifyError> {
     let mut findings = Findings::default();
     let traffic = Arc::new(Traffic::default());
     let documents = documents::check(source, options.platform.as_ref(), &mut findings)?;
@@ -121,20 +144,43 @@ pub fn verify(source: &dyn ImageSource, options: &VerifyOptions) -> Result<Verif
             findings.append(found);
         }
     }
+    let is_deep = options.deep || options.against.is_some();
     let claims = Claims::of(documents.manifest.as_ref(), documents.config.as_ref(), &mut findings);
     let uses = if options.uses.is_empty() { claims.uses() } else { options.uses.clone() };
+    let caches = caches::read(&claims.labels, claims.model_directory(), &mut findings);
+    let against = options
+        .against
+        .as_ref()
+        .map(|snapshot| Against::new(snapshot, claims.model_directory(), &caches.directories));
+    let mut read = None;
+    if let Some(manifest) = documents.manifest.as_ref().filter(|_| is_deep) {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            threads => threads,
+        };
+        let config = documents.config.as_ref();
+        let whole = Whole { source, manifest, config, threads, against: against.as_ref(), observer };
+        read = Some(whole.read(&mut layers, &traffic, &mut findings)?);
+    }
     laziness(&layers, &claims, &mut findings);
     if uses.contains(&Use::Fetch) {
         fetching(&layers, &mut findings);
     }
     let mut tree = Tree::default();
     for (index, layer) in layers.iter().enumerate() {
-        match &layer.nodes {
-            Some(nodes) => tree.add(index, nodes),
-            None => tree.is_incomplete = true,
+        if let Some(nodes) = &layer.nodes {
+            tree.add(index, nodes);
+            continue;
+        }
+        tree.is_incomplete = true;
+        if matches!(layer.format, Format::Plain(_)) && !is_deep {
+            let place = Place::layer(index, Some(layer.digest));
+            findings.add(&rules::LAYER_UNREAD, place, "the layer was not looked into");
         }
     }
-    let caches = caches::read(&claims.labels, claims.model_directory(), &mut findings);
+    if let (Some(against), Some(read)) = (&against, read) {
+        read.compare(against, &tree, &mut findings)?;
+    }
     caches::check(&caches, &claims.labels, &layers, &tree, &mut findings);
     if let Some(config) = &documents.config {
         let passwd = passwd(&tree, &layers);
@@ -164,11 +210,17 @@ pub fn verify(source: &dyn ImageSource, options: &VerifyOptions) -> Result<Verif
     Ok(Verification {
         image: source.place(),
         digest: documents.digest,
-        depth: Depth::Quick,
+        depth: match (&options.rebuilt, &options.against, is_deep) {
+            (_, Some(_), _) => Depth::Against,
+            (_, None, true) => Depth::Deep,
+            (Some(_), ..) => Depth::Rebuild,
+            _ => Depth::Quick,
+        },
         size: layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
         requests,
         bytes,
         verdicts,
+        worst: findings.iter().map(|finding| finding.severity).max(),
         findings,
         layers: layers
             .into_iter()

@@ -45,9 +45,9 @@ pub(super) struct Lister {
 
 impl Lister {
     /// Takes what a reader of the stream tells. `layer` is the place of the layer.
-    pub(super) fn hear(&mut self, event: TarEvent<'_>, layer: &Place, findings: &mut Findings) {
+    pub(super) fn hear(&mut self, event: &TarEvent<'_>, layer: &Place, findings: &mut Findings) {
         match event {
-            TarEvent::Entry(entry) => self.entry(&entry, layer, findings),
+            TarEvent::Entry(entry) => self.entry(entry, layer, findings),
             TarEvent::Payload(bytes) if self.is_passwd => {
                 self.passwd.get_or_insert_default().extend_from_slice(bytes);
             }
@@ -134,7 +134,7 @@ fn headers(blob: &dyn RangeSource, layer: &Place, findings: &mut Findings) -> io
         }
         let window =
             blob.read_range(reader.position(), usize::try_from(length).map_err(io::Error::other)?)?;
-        let fed = reader.feed(&window, |event| lister.hear(event, layer, &mut found));
+        let fed = reader.feed(&window, |event| lister.hear(&event, layer, &mut found));
         if fed.is_err() || lister.nodes.len() > ENTRIES_MAX {
             return Ok(None);
         }
@@ -160,7 +160,7 @@ fn stream(mut unpacked: impl Read, layer: &Place, findings: &mut Findings) -> Op
             reader.finish().ok()?;
             return Some(Listed { lister, members: 0 });
         }
-        reader.feed(piece.get(..count)?, |event| lister.hear(event, layer, findings)).ok()?;
+        reader.feed(piece.get(..count)?, |event| lister.hear(&event, layer, findings)).ok()?;
         if reader.position() > UNPACKED_MAX || lister.nodes.len() > ENTRIES_MAX {
             return None;
         }

@@ -9,9 +9,11 @@ use clap::{Args, ValueEnum};
 
 pub(super) use self::packed::verify_packed;
 
-use super::{CliError, RegistryArguments, exit_code, output};
+use super::{CliError, ProgressArguments, RegistryArguments, exit_code, output, parse, progress::Progress};
 use crate::{
-    oci::{self, Platform, Target},
+    oci::{self, ImageSource, Platform, Target, read_image},
+    pack::{PackError, RecordedOptions},
+    snapshot::{self, Snapshot, SnapshotOptions},
     verify::{Severity, Use, Verification, VerifyOptions, verify},
 };
 
@@ -32,14 +34,26 @@ pub(super) struct VerifyArguments {
     /// labels say it is made for]
     #[arg(long = "for", value_enum, value_name = "USE", value_delimiter = ',')]
     uses: Vec<UseArgument>,
+    /// Read every byte of the image, once
+    #[arg(long)]
+    deep: bool,
+    /// Compare the image's files with this snapshot's, by the digests of the hub where they are known; reads all of the
+    /// image
+    #[arg(long, value_name = "SNAPSHOT")]
+    against: Option<String>,
     #[command(flatten)]
     rebuild: rebuild::RebuildArguments,
     /// The least that makes the exit code tell
     #[arg(long, value_enum, default_value_t = FailArgument::Warning)]
     fail_on: FailArgument,
+    /// Threads to use where all is read [default: all processors]
+    #[arg(long, value_name = "N", value_parser = parse::positive)]
+    threads: Option<usize>,
     /// How the answer is printed
     #[arg(long, value_enum, default_value_t = FormatArgument::Table)]
     format: FormatArgument,
+    #[command(flatten)]
+    progress: ProgressArguments,
     #[command(flatten, next_help_heading = "Registry")]
     registry: RegistryArguments,
 }
@@ -94,18 +108,35 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
     let source = oci::open(&arguments.image, || arguments.registry.open())?;
     let rebuilt =
         arguments.rebuild.run(&*source, arguments.platform.as_ref(), || arguments.registry.open())?;
+    let against = arguments.against.as_ref().map(|path| against(path, &*source, arguments));
     let options = VerifyOptions {
         platform: arguments.platform.clone(),
+        deep: arguments.deep,
+        against: against.transpose()?,
+        threads: arguments.threads.unwrap_or_default(),
         rebuilt,
         uses: arguments.uses.iter().copied().map(Use::from).collect(),
     };
-    let verification = verify(&*source, &options)?;
+    let progress = Progress::new(&arguments.progress);
+    let verification = verify(&*source, &options, &progress)?;
+    progress.finish();
     match arguments.format {
         FormatArgument::Table => output::data(&text::text(&verification))?,
         FormatArgument::Json => output::json(&verification)?,
         FormatArgument::Sarif => output::json(&sarif::log(&verification))?,
     }
     Ok(code(&verification, arguments.fail_on))
+}
+
+/// Opens the snapshot, with the files that were asked for when the image was packed.
+fn against(path: &str, source: &dyn ImageSource, arguments: &VerifyArguments) -> Result<Snapshot, CliError> {
+    let platform = arguments.platform.clone().unwrap_or_default();
+    let annotations = read_image(source, &platform)?.manifest.annotations().clone().unwrap_or_default();
+    let annotations = annotations.into_iter().collect();
+    let recorded = RecordedOptions::read(&annotations).ok().flatten();
+    let (include, exclude) = recorded.map(|options| (options.include, options.exclude)).unwrap_or_default();
+    let options = SnapshotOptions { revision: rebuild::revision(path, &annotations), include, exclude };
+    Ok(snapshot::open(path, &options).map_err(PackError::from)?)
 }
 
 fn code(verification: &Verification, fail_on: FailArgument) -> u8 {
@@ -115,7 +146,7 @@ fn code(verification: &Verification, fail_on: FailArgument) -> u8 {
         FailArgument::Note => Severity::Note,
         FailArgument::Never => return exit_code::OK,
     };
-    match verification.worst().filter(|worst| *worst >= least) {
+    match verification.worst.filter(|worst| *worst >= least) {
         None => exit_code::OK,
         Some(Severity::Error) => exit_code::FOUND_ERRORS,
         Some(_) => exit_code::FOUND_WARNINGS,

@@ -5,6 +5,7 @@ use crate::{
     cli::{CliError, output, verify::FailArgument},
     oci::{self, OciError, Selector, Target},
     pack::{Destination, Packed},
+    progress::Unobserved,
     registry::Registry,
     verify::{VerifyOptions, verify},
 };
@@ -31,7 +32,7 @@ pub(in crate::cli) fn verify_packed(
             let source = oci::open(&target, &registry)?;
             let options =
                 VerifyOptions { platform: Some(image.platform.parse()?), ..VerifyOptions::default() };
-            let verification = verify(&*source, &options)?;
+            let verification = verify(&*source, &options, &Unobserved)?;
             if !quiet || !verification.findings.is_empty() {
                 output::words(&format!("verified {target}: {}", text::summary(&verification.findings)));
                 verification

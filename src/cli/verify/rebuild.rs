@@ -1,6 +1,6 @@
 //! `starcar verify --rebuild`: packs the snapshot again, as the image says that it was packed, into nowhere.
 
-use std::{collections::BTreeMap, num::NonZero, thread::available_parallelism};
+use std::{collections::BTreeMap, num::NonZero, path::Path, thread::available_parallelism};
 
 use clap::Args;
 
@@ -39,6 +39,13 @@ pub(super) struct RebuildArguments {
     cache: Vec<CacheOption>,
 }
 
+/// The revision that was packed, where `snapshot` is a place that has several.
+pub(super) fn revision(snapshot: &str, annotations: &BTreeMap<String, String>) -> Option<String> {
+    let path = Path::new(snapshot);
+    let has_several = !path.is_dir() || path.join("snapshots").is_dir();
+    annotations.get(&format!("{STARCAR_PREFIX}model.revision")).filter(|_| has_several).cloned()
+}
+
 impl RebuildArguments {
     /// What packing again makes; `None` if that is not asked for.
     pub(super) fn run(
@@ -64,7 +71,10 @@ impl RebuildArguments {
         };
         let mut options = PackOptions {
             snapshot: snapshot.clone(),
-            files: SnapshotOptions { revision: own("model.revision").cloned(), ..SnapshotOptions::default() },
+            files: SnapshotOptions {
+                revision: revision(snapshot, &annotations),
+                ..SnapshotOptions::default()
+            },
             base: self.base(recorded.base, &annotations).map_err(usage)?,
             platform: Platform::of_config(&image.config),
             model_directory: directory,

@@ -23,6 +23,7 @@ pub(super) const DOCUMENTS_RULES: &[&Rule] = &[
     &LAYER_COUNT,
     &LAYER_MISSING,
     &LAYER_SIZE,
+    &RANGES_IGNORED,
     &LAYER_DOCKER_TYPE,
     &LAYER_MEDIA_TYPE,
     &LAYER_COMPRESSION,
@@ -239,6 +240,17 @@ pub static LAYER_SIZE: Rule = Rule {
     description: "a layer of another size than its descriptor says",
     consequence: "The pull fails; footer and table of contents are not found",
     remedy: "push or copy the image again",
+};
+
+/// A registry that sends whole blobs whatever range is asked for.
+pub static RANGES_IGNORED: Rule = Rule {
+    code: "ranges-ignored",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "a registry that sends whole blobs whatever range is asked for",
+    consequence: "Nodes cannot read parts of a layer, so nothing is mounted lazily, and what the layer holds is not known",
+    remedy: "serve the image from another registry (`starcar registry check` tries it), or take the proxy away that does this",
 };
 
 /// A layer of Docker's media type.

@@ -1,12 +1,14 @@
 //! All that can be wrong with an image: tables, so that documentation and outputs can quote them. Must not know how
 //! it is found.
 
+mod deep;
 mod documents;
 mod image;
 mod rebuild;
+mod source;
 mod toc;
 
-pub use self::{documents::*, image::*, rebuild::*, toc::*};
+pub use self::{deep::*, documents::*, image::*, rebuild::*, source::*, toc::*};
 use super::finding::{Depth, Rule, Severity, Use};
 
 /// What breaks every use.
@@ -23,8 +25,14 @@ const FETCH: &[Use] = &[Use::Fetch];
 const NONE: &[Use] = &[];
 
 /// The tables, in the order in which an image is looked at.
-const TABLES: [&[&Rule]; 4] =
-    [documents::DOCUMENTS_RULES, toc::TOC_RULES, image::IMAGE_RULES, rebuild::REBUILD_RULES];
+const TABLES: [&[&Rule]; 6] = [
+    documents::DOCUMENTS_RULES,
+    toc::TOC_RULES,
+    image::IMAGE_RULES,
+    deep::DEEP_RULES,
+    source::SOURCE_RULES,
+    rebuild::REBUILD_RULES,
+];
 
 /// All rules.
 pub fn all() -> impl Iterator<Item = &'static Rule> {

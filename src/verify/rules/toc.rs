@@ -2,7 +2,7 @@
 //!
 //! Source: stargz-snapshotter, `docs/estargz.md`, and what its readers make of it.
 
-use super::{Depth, FETCH, LAZY, NONE, Rule, Severity};
+use super::{Depth, EVERY, FETCH, LAZY, NONE, Rule, Severity};
 
 /// The rules of this table.
 pub(super) const TOC_RULES: &[&Rule] = &[
@@ -174,7 +174,7 @@ pub static TOC_VERSION: Rule = Rule {
     depth: Depth::Quick,
     breaks: LAZY,
     description: "a table of contents of another version than 1",
-    consequence: "Readers refuse it",
+    consequence: "Its entries may mean something else; stargz-snapshotter does not look, starcar does not read on",
     remedy: "convert the image with a current tool",
 };
 
@@ -192,11 +192,11 @@ pub static TOC_EMPTY: Rule = Rule {
 /// An entry that has the table of contents' own name.
 pub static TOC_RESERVED_NAME: Rule = Rule {
     code: "toc-reserved-name",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     depth: Depth::Quick,
-    breaks: LAZY,
+    breaks: NONE,
     description: "an entry that has the table of contents' own name",
-    consequence: "Readers cannot tell it from the table of contents",
+    consequence: "Readers take it for the table of contents and hide it",
     remedy: "pack the image again, without such a file",
 };
 
@@ -269,22 +269,22 @@ pub static ENTRY_TYPE: Rule = Rule {
 /// An entry whose mode has bits that are no permissions.
 pub static ENTRY_MODE: Rule = Rule {
     code: "entry-mode",
-    severity: Severity::Warning,
+    severity: Severity::Note,
     depth: Depth::Quick,
     breaks: NONE,
     description: "an entry whose mode has bits that are no permissions",
-    consequence: "Readers differ in what they make of them",
+    consequence: "None that is known: readers take the permissions of it",
     remedy: "pack the image again",
 };
 
 /// An entry whose time is not RFC 3339.
 pub static ENTRY_TIME: Rule = Rule {
     code: "entry-time",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     depth: Depth::Quick,
-    breaks: LAZY,
+    breaks: NONE,
     description: "an entry whose time is not RFC 3339",
-    consequence: "Readers refuse the table of contents",
+    consequence: "Readers show the year 1 in its place",
     remedy: "pack the image again",
 };
 
@@ -337,9 +337,9 @@ pub static HARDLINK_TARGET: Rule = Rule {
     code: "hardlink-target",
     severity: Severity::Error,
     depth: Depth::Quick,
-    breaks: LAZY,
+    breaks: EVERY,
     description: "a hard link to a file that the layer does not have",
-    consequence: "Readers fail on the link, or on the layer",
+    consequence: "Unpacking the layer fails, and readers of it fail on the link",
     remedy: "pack the image again",
 };
 
@@ -348,9 +348,9 @@ pub static HARDLINK_KIND: Rule = Rule {
     code: "hardlink-kind",
     severity: Severity::Error,
     depth: Depth::Quick,
-    breaks: LAZY,
+    breaks: EVERY,
     description: "a hard link to something that is no file",
-    consequence: "Readers fail on the link, or on the layer",
+    consequence: "Unpacking the layer fails, whatever lazy readers make of it",
     remedy: "pack the image again",
 };
 
@@ -359,9 +359,9 @@ pub static HARDLINK_ORDER: Rule = Rule {
     code: "hardlink-order",
     severity: Severity::Error,
     depth: Depth::Quick,
-    breaks: LAZY,
+    breaks: EVERY,
     description: "a hard link that comes before its target",
-    consequence: "The snapshotter's metadata store in a database does not find the target and refuses the layer",
+    consequence: "Unpacking the layer fails, and the snapshotter's store in a database refuses it",
     remedy: "pack the image again: targets come first",
 };
 
@@ -381,9 +381,9 @@ pub static PARENT_KIND: Rule = Rule {
     code: "parent-kind",
     severity: Severity::Error,
     depth: Depth::Quick,
-    breaks: LAZY,
+    breaks: EVERY,
     description: "an entry below something that is no directory",
-    consequence: "Readers refuse the layer",
+    consequence: "Unpacking the layer fails, whatever lazy readers make of it",
     remedy: "pack the image again",
 };
 
