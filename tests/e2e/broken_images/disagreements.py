@@ -23,10 +23,14 @@ DISAGREEMENTS = {
         "Go's JSON puts U+FFFD in place of what is not UTF-8, so that the file has another name.": ["toc-no-text"],
         "Nobody looks at the version.": ["toc-version"],
         "The reader shows the file beside its own; containerd-stargz-grpc hides both.": ["toc-reserved-name"],
-        "The fields of Go's table are signed.": ["field-uid-negative"],
+        "The fields of Go's table are signed, and nobody asks for the size of a file with none.":
+            ["field-uid-negative", "field-size-negative"],
         "The reader cleans the name and shows the file where that leads; it does not leave the layer.":
             ["entry-name-leads-outside"],
         "The reader shows the name, which no system call can be given.": ["entry-name-with-zero"],
+        "The reader passes over an entry without a name.": ["entry-name-empty"],
+        "The readers show one of the two files and do not say which.": ["entry-duplicate", "entry-duplicate-by-other-name"],
+        "The reader takes the chunk for one of the directory in front of it, and nobody reads that.": ["chunk-orphan"],
         "The reader drops the error, and the file's time is that of the year 1.": ["entry-time"],
         "The reader shows a link to nowhere.": ["symlink-without-target"],
         "The reader checks chunks, and no file's own digest.": ["entry-digest-of-only-chunk"],
