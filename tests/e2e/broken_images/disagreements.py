@@ -1,0 +1,93 @@
+"""Where consumers judge an image otherwise than starcar, and why: {consumer: {why: cases}}. The tests fail on what is
+missing here, and on what no longer differs.
+
+reader: stargz-snapshotter's own readers, v0.19.1 with its memory store and v0.10.1 with its database, against the verdict
+on `lazy`. fetch: kserve-storage against the verdict on `fetch`. containerd: a pull onto overlayfs, against findings that
+break every use.
+"""
+
+TABLE_ALONE = "The reader does not compare the table with tar headers: it shows what the table says, and eager pulls show the other."
+NO_TOC = "containerd does not look at the table of contents: it unpacks the tar stream, which is sound."
+
+DISAGREEMENTS = {
+    "reader": {
+        TABLE_ALONE: [
+            "entry-missing-in-tar", "entry-missing-in-table", "field-name-differs", "field-type-differs",
+            "field-linkname-differs", "field-mode-differs", "field-uid-differs", "field-gid-differs",
+            "field-devmajor-differs", "field-devminor-differs", "field-xattrs-differs", "field-hardlink-differs",
+            "field-xattrs-lacks-one",
+        ],
+        "The reader never sees the layer's digest, and the chunks that it reads are right.": ["blob-digest"],
+        "The reader stops reading a member where the chunk ends, before the member's checksum.": ["member-checksum"],
+        "The reader reads no tar header.": ["tar-header-checksum"],
+        "Go's JSON puts U+FFFD in place of what is not UTF-8, so that the file has another name.": ["toc-no-text"],
+        "Nobody looks at the version.": ["toc-version"],
+        "The reader shows the file beside its own; containerd-stargz-grpc hides both.": ["toc-reserved-name"],
+        "The fields of Go's table are signed, and nobody asks for the size of a file with none.":
+            ["field-uid-negative", "field-size-negative"],
+        "The reader cleans the name and shows the file where that leads; it does not leave the layer.":
+            ["entry-name-leads-outside"],
+        "The reader shows the name, which no system call can be given.": ["entry-name-with-zero"],
+        "The reader passes over an entry without a name.": ["entry-name-empty"],
+        "The readers show one of the two files and do not say which.": ["entry-duplicate", "entry-duplicate-by-other-name"],
+        "The reader takes the chunk for one of the directory in front of it, and nobody reads that.": ["chunk-orphan"],
+        "The reader drops the error, and the file's time is that of the year 1.": ["entry-time"],
+        "The reader shows a link to nowhere.": ["symlink-without-target"],
+        "The reader checks chunks, and no file's own digest.": ["entry-digest-of-only-chunk"],
+        "The reader shows a second name of the directory, which no kernel allows on a disk.": ["hardlink-of-directory"],
+        "The reader shows the file as a directory, too.": ["parent-is-a-file"],
+        "The reader takes a chunk for one of the file in front of it, whatever it is called.": ["chunk-of-another-file"],
+        "`VerifyTOC` wants each member to hold one chunk; the snapshotter, since 0.13, does not ask it.": ["members-shared"],
+        "The tests' reader takes a second landmark for an error; the library takes one of them.": ["landmark-both"],
+    },
+    "fetch": {
+        "The downloader does not check diffIDs: the files are right.": ["diff-id-of-a-plain-layer"],
+        "The downloader succeeds as root; an engine of another user cannot read the file.": ["models-file-mode-of-tar"],
+        "The downloader brings the link, which leads nowhere.": ["models-symlink-dangling-of-tar"],
+        "Python's gzip passes over what follows the tar stream's end.": ["garbage-behind-gzip"],
+    },
+    "containerd": {
+        NO_TOC: [
+            "entry-missing-in-tar", "field-name-differs", "field-size-differs", "field-type-differs",
+            "field-linkname-differs", "field-mode-differs", "field-uid-differs", "field-gid-differs",
+            "field-devmajor-differs", "field-devminor-differs", "field-xattrs-differs", "field-hardlink-differs",
+            "field-xattrs-lacks-one",
+        ],
+        "containerd takes the media type of the descriptor for the manifest's.": ["manifest-media-type"],
+        "containerd tells manifests by their fields, not by their type; registries refuse the type.":
+            ["manifest-of-unknown-type"],
+        "containerd does not look at schemaVersion; registries refuse the manifest.":
+            ["schema-version", "schema-version-missing"],
+        "containerd unpacks an image without files; there is nothing to serve in it.": ["manifest-no-layers"],
+        "containerd has no limit of its own; CRI-O refuses more than 128 layers.": ["layers-129"],
+        "containerd tells gzip and zstd by their first bytes where the media type says that there is one of them; who goes "
+        "by the media type fails, as kserve-storage does.": ["layer-plain-and-said-compressed", "layer-gzip-and-said-zstd"],
+        "containerd does not look at the rootfs's type.": ["rootfs-type"],
+        "containerd takes a config without a platform for one of the node's.":
+            ["platform-without-os", "platform-without-architecture"],
+        "containerd believes the index, and the container's programs do not run.": ["platform-of-index"],
+        "containerd was not asked for that platform.": ["platform-asked-for"],
+    },
+}
+
+
+def apply(cases):
+    """Writes them into the cases."""
+    for consumer, reasons in DISAGREEMENTS.items():
+        for why, names in reasons.items():
+            for name in names:
+                assert consumer not in cases[name].differ, (consumer, name)
+                cases[name].differ[consumer] = why
+
+
+def markdown(cases):
+    """The table of them for docs/verify.md."""
+    titles = {"reader": "stargz-snapshotter's readers", "fetch": "kserve-storage", "containerd": "containerd, eager pull"}
+    lines = ["| consumer | images with | starcar says | why it differs |", "|---|---|---|---|"]
+    for consumer, reasons in DISAGREEMENTS.items():
+        for why, names in reasons.items():
+            codes = sorted(set().union(*(cases[name].codes for name in names)))
+            shown = ", ".join(f"`{code}`" for code in codes)
+            defects = "; ".join(cases[name].doc.rstrip(".") for name in names[:2]) + ("; …" if names[2:] else "")
+            lines.append(f"| {titles[consumer]} | {defects} | {shown} | {why} |")
+    return "\n".join(lines)
