@@ -24,4 +24,5 @@ pub mod profile;
 pub mod progress;
 pub mod push;
 pub mod registry;
+pub mod replay;
 pub mod snapshot;

@@ -19,6 +19,7 @@ mod push;
 mod record;
 mod registry;
 mod registry_arguments;
+mod replay;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -41,7 +42,8 @@ struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
 5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, \
-written or recorded; 8 a compile cache cannot be read or must not be shipped. `starcar record` passes on its command's.";
+written or recorded; 8 a compile cache cannot be read or must not be shipped; 11 a replayed start \
+was over a limit. `starcar record` passes on its command's.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -55,6 +57,7 @@ enum Command {
     DigestCache(digest_cache::DigestCacheArguments),
     Profile(profile::ProfileArguments),
     Record(Box<record::RecordArguments>),
+    Replay(Box<replay::ReplayArguments>),
     #[command(hide = true)]
     RecordWatchdog(record::WatchdogArguments),
 }
@@ -108,6 +111,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(exit_code::OK)
         }
         Command::Profile(arguments) => profile::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),
