@@ -24,5 +24,6 @@ pub mod profile;
 pub mod progress;
 pub mod push;
 pub mod registry;
+pub mod replay;
 pub mod snapshot;
 pub mod verify;

@@ -12,6 +12,7 @@ use crate::{
     pack::PackError,
     profile::{ProfileError, record::RecordError},
     registry::RegistryError,
+    replay::ReplayError,
     snapshot::SnapshotError,
     verify::VerifyError,
 };
@@ -40,6 +41,8 @@ pub mod exit_code {
     pub const FOUND_ERRORS: u8 = 9;
     /// `starcar verify` found nothing worse than warnings.
     pub const FOUND_WARNINGS: u8 = 10;
+    /// `starcar replay` took longer, or fetched more, than it was allowed to.
+    pub const OVER_LIMIT: u8 = 11;
     /// `starcar cache check` found that a cache does not fit. Errors have other codes.
     pub const UNFIT: u8 = 1;
     /// `profile diff` found a difference, as `diff` says it. Errors have other codes.
@@ -87,6 +90,9 @@ pub(super) enum CliError {
     /// A start could not be recorded.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// A start could not be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The digest cache cannot be shown or cleared. Packing goes on without it.
     #[error("cannot use {what}")]
     DigestCache {
@@ -125,8 +131,13 @@ impl CliError {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Host(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
-            Self::Output { .. } | Self::DigestCache { .. } => exit_code::FAILURE,
-            Self::Oci(error) | Self::Attach(AttachError::Oci(error)) => of_oci(error),
+            Self::Output { .. }
+            | Self::DigestCache { .. }
+            | Self::Replay(ReplayError::Temporary(_) | ReplayError::Thread(_)) => exit_code::FAILURE,
+            Self::Oci(error)
+            | Self::Attach(AttachError::Oci(error))
+            | Self::Replay(ReplayError::Image(error)) => of_oci(error),
+            Self::Replay(_) => exit_code::IMAGE,
             Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
             Self::Source(_) => exit_code::SNAPSHOT,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {

@@ -22,7 +22,7 @@ const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_
 /// The value of `--profile` that means the natural order.
 const NO_PROFILE: &str = "none";
 /// What a value of `--profile` begins with that names an image.
-const FROM_IMAGE: &str = "from:";
+pub(super) const FROM_IMAGE: &str = "from:";
 
 #[derive(Debug, Args)]
 pub(super) struct ImageArguments {
@@ -209,30 +209,34 @@ impl ImageArguments {
         let mut profiles = Vec::new();
         for name in names {
             match name.strip_prefix(FROM_IMAGE) {
-                Some(image) => profiles.extend(self.attached(image)?),
+                Some(image) => profiles.extend(attached(image, &self.platform, &self.registry)?),
                 None => profiles.push(open_profile(name)?),
             }
         }
         let specific = names.iter().any(|name| profile::Profile::built_in(name).is_none());
         Ok((Some(profile::merge(profiles)?), specific))
     }
+}
 
-    /// The profiles that are attached to an earlier image.
-    fn attached(&self, image: &str) -> Result<Vec<Profile>, CliError> {
-        let target: Target = image.parse()?;
-        let source = oci::open(&target, || self.registry.open())?;
-        let attached = attached_profiles(&*source, &self.platform)?;
-        if attached.len() > 1 {
-            let digests: Vec<String> = attached.iter().map(|one| one.digest.to_string()).collect();
-            output::warning(&format!(
-                "{image} has {} profiles attached, which are merged: {}; the image's name with one's digest in place of \
-                 the tag (NAME@sha256:…) takes that one alone",
-                digests.len(),
-                digests.join(", ")
-            ));
-        }
-        Ok(attached.into_iter().map(|one| one.profile).collect())
+/// The profiles that are attached to an earlier image.
+pub(super) fn attached(
+    image: &str,
+    platform: &Platform,
+    registry: &RegistryArguments,
+) -> Result<Vec<Profile>, CliError> {
+    let target: Target = image.parse()?;
+    let source = oci::open(&target, || registry.open())?;
+    let attached = attached_profiles(&*source, platform)?;
+    if attached.len() > 1 {
+        let digests: Vec<String> = attached.iter().map(|one| one.digest.to_string()).collect();
+        output::warning(&format!(
+            "{image} has {} profiles attached, which are merged: {}; the image's name with one's digest in place of \
+             the tag (NAME@sha256:…) takes that one alone",
+            digests.len(),
+            digests.join(", ")
+        ));
     }
+    Ok(attached.into_iter().map(|one| one.profile).collect())
 }
 
 /// The built-in profile of that name, or the one in the file of that name.

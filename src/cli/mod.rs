@@ -19,6 +19,7 @@ mod push;
 mod record;
 mod registry;
 mod registry_arguments;
+mod replay;
 mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -58,6 +59,7 @@ enum Command {
     DigestCache(digest_cache::DigestCacheArguments),
     Profile(profile::ProfileArguments),
     Record(Box<record::RecordArguments>),
+    Replay(Box<replay::ReplayArguments>),
     #[command(hide = true)]
     RecordWatchdog(record::WatchdogArguments),
 }
@@ -112,6 +114,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             Ok(exit_code::OK)
         }
         Command::Profile(arguments) => profile::run(&arguments),
+        Command::Replay(arguments) => replay::run(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),

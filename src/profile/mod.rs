@@ -11,7 +11,7 @@ mod format;
 pub mod import;
 mod json;
 mod merge;
-mod picture;
+pub(crate) mod picture;
 mod ranges;
 pub mod record;
 mod recording;

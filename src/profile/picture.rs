@@ -365,7 +365,13 @@ fn read_text(file: &FileSummary) -> String {
     }
 }
 
-fn rectangle(body: &mut String, class: &str, at: (f64, f64), size: (f64, f64), title: Option<&str>) {
+pub(crate) fn rectangle(
+    body: &mut String,
+    class: &str,
+    at: (f64, f64),
+    size: (f64, f64),
+    title: Option<&str>,
+) {
     let _ = write!(
         body,
         "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\"",
@@ -377,12 +383,12 @@ fn rectangle(body: &mut String, class: &str, at: (f64, f64), size: (f64, f64), t
     };
 }
 
-fn text(body: &mut String, class: &str, x: f64, y: f64, words: &str) {
+pub(crate) fn text(body: &mut String, class: &str, x: f64, y: f64, words: &str) {
     let _ = writeln!(body, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escaped(words));
 }
 
 /// `bytes` as a part of `whole`, which is not zero.
-fn part(bytes: u64, whole: u64) -> f64 {
+pub(crate) fn part(bytes: u64, whole: u64) -> f64 {
     // Pixels and percent are all that is shown.
     #[expect(clippy::cast_precision_loss)]
     let part = bytes as f64 / whole as f64;
@@ -390,7 +396,7 @@ fn part(bytes: u64, whole: u64) -> f64 {
 }
 
 /// Seconds between two ticks: 1, 2 or 5 times a power of ten, about ten of them.
-fn step(span: f64) -> f64 {
+pub(crate) fn step(span: f64) -> f64 {
     let rough = span / 10.0;
     let power = 10_f64.powf(rough.log10().floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= rough).unwrap_or(10.0);
@@ -398,7 +404,7 @@ fn step(span: f64) -> f64 {
 }
 
 /// A text without its middle, if it is too long: ends tell files apart.
-fn shortened(text: &str, most: usize) -> String {
+pub(crate) fn shortened(text: &str, most: usize) -> String {
     let length = text.chars().count();
     if length <= most {
         return text.to_owned();
@@ -410,7 +416,7 @@ fn shortened(text: &str, most: usize) -> String {
 }
 
 /// A size for people, rounded down.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let Some((shift, unit)) = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")]
         .into_iter()
         .find(|(shift, _)| bytes >> shift > 0)
@@ -422,7 +428,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// A text that is a text in XML and HTML, whatever is in it.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

@@ -223,6 +223,26 @@ impl BlobSource {
         })
     }
 
+    /// The bytes from `start` to `end` as they arrive, asked for by one Range request, and by a further one each time that the
+    /// connection breaks. Dropping the reader ends the request.
+    ///
+    /// # Errors
+    /// The range is empty or reaches beyond the blob, or the registry cannot be talked to. Errors of reading wrap a
+    /// [`RegistryError`].
+    pub fn range(&self, start: u64, end: u64) -> io::Result<impl Read + Send + 'static> {
+        if start >= end || end > self.size {
+            let message =
+                format!("bytes {start} to {end} are no part of the {} of blob {}", self.size, self.digest);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        let session = self.registry.session(&self.reference).map_err(io_error)?;
+        let action = format!("read bytes {start}-{} of blob {}", end - 1, self.digest);
+        let context = session.context(&self.reference, action);
+        let mut stream = Stream::new(self, session, context, start, end);
+        stream.ranged = true;
+        Ok(Reader { source: Arc::new(self.clone()), stream, piece: Bytes::new() })
+    }
+
     async fn fetch(&self, offset: u64, length: usize) -> Result<Vec<u8>, RegistryError> {
         let session = self.registry.session(&self.reference)?;
         let end = offset.saturating_add(length as u64);

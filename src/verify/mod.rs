@@ -1,10 +1,8 @@
 //! Whether an image is right, before a node finds out: read from where it is, and held against the formats' rules,
 //! against what `KServe` and stargz-snapshotter do with it, and against its own words. Must not know how it is printed.
 
-#[cfg_attr(not(test), expect(dead_code, reason = "verifying calls it in the next change"))]
 mod against;
 mod caches;
-#[cfg_attr(not(test), expect(dead_code, reason = "verifying calls it in the next change"))]
 mod deep;
 mod documents;
 pub mod finding;
