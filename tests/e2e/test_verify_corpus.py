@@ -13,6 +13,7 @@ import pytest
 
 import broken_images
 from broken_images import CASES, DEEP, QUICK, sound
+from consumers.shelf import Shelf
 from packing import STARCAR, TOP, clean_env
 
 RULE = re.compile(
@@ -26,7 +27,10 @@ EXIT = {"error": 9, "warning": 10, "note": 0}
 QUICK_ONLY = {"layer-unread"}
 # Modes of which a corpus of images shows nothing.
 OTHER_MODES = {"Against": "needs a snapshot to compare with", "Rebuild": "needs a snapshot to pack again"}
-WITHOUT_CASE = {"tag-latest": "a layout's image has no tag: test_tag_latest asks a registry"}
+WITHOUT_CASE = {
+    "tag-latest": "a layout's image has no tag: test_tag_latest asks a registry",
+    "ranges-ignored": "a layout has no server: test_ranges_ignored asks one",
+}
 
 
 @functools.cache
@@ -281,6 +285,15 @@ def test_sound_image_in_a_registry(layouts, verify, registry):
     # Footers, tables, documents and the password file.
     assert sent < manifest["layers"][2]["size"] / 10, sent
     assert document["requests"] <= 2 + 3 * len(manifest["layers"])
+
+
+def test_ranges_ignored(layouts, verify):
+    """What is in the layers is not told where no part of them can be had."""
+    shelf = Shelf(layouts("estargz").parent, ranges=False)
+    status, document = verify(shelf.ref("estargz"), "--plain-http")
+    shelf.stop()
+    assert (status, codes(document)) == (9, {"ranges-ignored"})
+    assert_consistent(status, document)
 
 
 def test_tag_latest(layouts, verify, registry):

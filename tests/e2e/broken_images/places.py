@@ -43,7 +43,7 @@ def offset_twice(image):
     weights(image).chunks(WEIGHTS, lambda chunks: chunks[1].update(offset=chunks[0]["offset"]))
 
 
-@case("data-overlap")
+@case("data-overlap", also=["member-offset"])
 def offset_of_another_file(image):
     """Two files of the same bytes are said to lie in one place, and only one of them does."""
     entries = small(image).entries

@@ -1,6 +1,7 @@
 """Defects that only reading the layer's bytes shows: tar streams, members, digests, and tables that tell of others."""
 
 import functools
+import tarfile
 
 from . import DEEP, add, case
 from .sound import CONFIG, TOKENIZER, WEIGHTS
@@ -85,6 +86,45 @@ def tar_kind(image):
     """A plain layer has an entry that is a volume's label."""
     label = fix_checksum(Entry("label").header()[:156] + b"V" + Entry("label").header()[157:])
     header_of(small(image), CONFIG, lambda data: label + data)
+
+
+def sparse(header):
+    """The header of a file of 512 bytes as GNU tar has it for files with holes."""
+    holes = b"%011o\0%011o\0" % (0, 512)
+    gnu = header[:156] + b"S" + header[157:257] + b"ustar  \0" + header[265:345] + bytes(41) + holes + bytes(72)
+    return fix_checksum(gnu + bytes(1) + b"%011o\0" % 512 + header[495:])
+
+
+@deep("tar-sparse", image="tar", also=["models-special"])
+def tar_sparse_of_old(image):
+    """A plain layer has a file that is stored with holes, in GNU tar's own format."""
+    at = small(image).place("models/empty.txt")
+    small(image).entries.insert(at, Entry("models/holes.bin", data=b"x" * 512))
+    header_of(small(image), "models/holes.bin", sparse)
+
+
+@deep("tar-sparse", image="tar")
+def tar_sparse(image):
+    """A plain layer has a file that is stored with holes, in the PAX format 1.0: a list of what there is, and that."""
+    at = small(image).place("models/empty.txt")
+    data = b"x" * 512
+    payload = b"1\n512\n512\n".ljust(512, b"\0") + data
+    small(image).entries.insert(at, Entry("models/holes.bin", data=payload, content=bytes(512) + data))
+    records = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "models/holes.bin",
+               "GNU.sparse.realsize": "1024"}
+    header_of(small(image), "models/holes.bin", lambda data: pax(records) + data)
+
+
+def pax(records):
+    """A PAX header with these records."""
+    lines = b""
+    for name, value in records.items():
+        size = len(f" {name}={value}\n")
+        size += len(str(size + len(str(size))))
+        lines += f"{size} {name}={value}\n".encode()
+    info = tarfile.TarInfo("PaxHeaders/holes.bin")
+    info.type, info.size = tarfile.XHDTYPE, len(lines)
+    return info.tobuf() + lines + padding(lines)
 
 
 @deep("tar-padding")

@@ -91,13 +91,13 @@ def toc_not_compressed(image):
     weights(image).bend("toc_member", lambda data: b"\0" * len(data))
 
 
-@case("toc-unreadable")
+@case("toc-unreadable", also=["tar-damaged"])
 def toc_not_tar(image):
     """The table's member holds its JSON without a tar header."""
     weights(image).bend("toc_tar", lambda data: data[512:])
 
 
-@case("toc-unreadable")
+@case("toc-unreadable", also=["tar-damaged"])
 def toc_cut_short(image):
     """The tar entry says that the JSON is longer than it is."""
     weights(image).bend("toc_tar", lambda data: data[:600])

@@ -112,6 +112,7 @@ class Entry:
     minor: int = 0
     xattrs: dict = field(default_factory=dict)
     chunk: int | None = None  # size of the chunks, all of it if None
+    content: bytes | None = None  # what it unpacks to, where that is not its payload
     inner: bool = False  # whether its first chunk begins in the member that is open
 
     def header(self):
@@ -306,7 +307,7 @@ class Image:
             for entry in layer.entries:
                 parts = [part for part in entry.name.split("/") if part not in ("", ".")]
                 if entry.type == "reg" and parts[:1] == ["models"] and parts[1:]:
-                    found["/".join(parts[1:])] = entry.data
+                    found["/".join(parts[1:])] = entry.data if entry.content is None else entry.content
         return found
 
     def write(self, path, tag="v1"):

@@ -10,9 +10,10 @@ PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>manifests|blobs)/(?P<what>[^/]+)")
 
 
 class Shelf:
-    """Serves each directory in `root`, which is a layout, as the repository of its name; any tag is its image."""
+    """Serves each directory in `root`, which is a layout, as the repository of its name; any tag is its image. Without
+    `ranges` it sends all of a blob to whoever asks for a part."""
 
-    def __init__(self, root):
+    def __init__(self, root, ranges=True):
         root = Path(root)
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,7 +47,7 @@ class Shelf:
 
             def _answer(self, status, body, media_type, digest=None):
                 size = len(body)
-                wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+                wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "") if ranges else "")
                 self.send_response_only(206 if wanted and status == 200 else status)
                 if wanted and status == 200:
                     first, last = int(wanted[1]), min(int(wanted[2] or size - 1), size - 1)
