@@ -7,6 +7,9 @@ pub trait Observer: Sync {
     /// Hashing begins; so many payload bytes will be read.
     fn hashing(&self, _total: u64) {}
 
+    /// Reading begins of layers that are verified; so many bytes of them, which [`Self::hashed`] counts.
+    fn reading(&self, _total: u64) {}
+
     /// So many more payload bytes were hashed, or need not be.
     fn hashed(&self, _bytes: u64) {}
 

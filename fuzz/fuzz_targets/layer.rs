@@ -51,6 +51,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(toc) = serde_json::from_slice::<Toc>(json) {
         let members = Bytes(rest.get(1..).unwrap_or_default());
         let (toc_digest, toc_offset) = (Digest::of(json), members.size());
-        read(&EstargzReader { toc, toc_digest, toc_offset, is_legacy: false }, &members);
+        read(&EstargzReader { toc, toc_digest, toc_offset, is_legacy: false, trailing: 0 }, &members);
     }
 });

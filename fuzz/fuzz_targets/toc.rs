@@ -27,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(serde_json::from_slice::<Toc>(&written).expect("what is written is read"), toc);
 
     let listed = toc.entries.len();
-    let reader = EstargzReader { toc, toc_digest: Digest::of(json), toc_offset, is_legacy: false };
+    let reader = EstargzReader { toc, toc_digest: Digest::of(json), toc_offset, is_legacy: false, trailing: 0 };
     let Ok(files) = Files::of(&reader) else { return };
     assert!(files.iter().map(|(_, file)| file.chunks.len()).sum::<usize>() <= listed);
     for (path, file) in files.iter() {

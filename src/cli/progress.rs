@@ -67,6 +67,10 @@ impl Observer for Progress {
         self.begin(total, "packing");
     }
 
+    fn reading(&self, total: u64) {
+        self.begin(total, "reading");
+    }
+
     fn hashed(&self, bytes: u64) {
         self.bar.inc(bytes);
     }

@@ -80,12 +80,6 @@ pub enum ReadError {
         /// The name.
         name: String,
     },
-    /// There are bytes behind the JSON.
-    #[error("the layer's table of contents has {bytes} bytes behind its JSON")]
-    TocTrailing {
-        /// How many.
-        bytes: usize,
-    },
     /// The TOC is of another version of the format.
     #[error("the layer's table of contents has version {version}, only {VERSION} is known")]
     TocVersion {
@@ -116,6 +110,8 @@ pub struct EstargzReader {
     pub toc_offset: u64,
     /// Whether the layer is from before eStargz: its footer is another one, and its chunks need no digests.
     pub is_legacy: bool,
+    /// Bytes behind the JSON, which the format does not allow and its readers do not look at.
+    pub trailing: usize,
 }
 
 impl EstargzReader {
@@ -143,25 +139,23 @@ impl EstargzReader {
         if let Some(expected) = expected.filter(|expected| *expected != toc_digest) {
             return Err(ReadError::TocDigest { expected, actual: toc_digest });
         }
-        let toc = parse(&json)?;
+        let (toc, trailing) = parse(&json)?;
         if toc.version != VERSION {
             return Err(ReadError::TocVersion { version: toc.version });
         }
-        Ok(Self { toc, toc_digest, toc_offset, is_legacy: footer_size != FOOTER_SIZE as u64 })
+        Ok(Self { toc, toc_digest, toc_offset, is_legacy: footer_size != FOOTER_SIZE as u64, trailing })
     }
 }
 
-fn parse(json: &[u8]) -> Result<Toc, ReadError> {
+/// The table of contents, and how many bytes follow it.
+fn parse(json: &[u8]) -> Result<(Toc, usize), ReadError> {
     let mut values = serde_json::Deserializer::from_slice(json).into_iter::<Toc>();
     let toc = values.next().unwrap_or_else(|| serde_json::from_slice(json));
     let toc = toc.map_err(|error| ReadError::Toc(error.to_string()))?;
     let rest = json.get(values.byte_offset()..).unwrap_or_default();
     // Line feeds and spaces are JSON's own.
-    if rest.iter().all(u8::is_ascii_whitespace) {
-        Ok(toc)
-    } else {
-        Err(ReadError::TocTrailing { bytes: rest.len() })
-    }
+    let is_more = !rest.iter().all(u8::is_ascii_whitespace);
+    Ok((toc, if is_more { rest.len() } else { 0 }))
 }
 
 fn read(source: &dyn RangeSource, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {

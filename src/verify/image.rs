@@ -6,12 +6,11 @@ use oci_spec::image::{Config, ImageConfiguration};
 use super::{
     finding::{Findings, Place},
     layer::LayerView,
+    names::MODELS,
     rules,
     tree::{Node, NodeKind, Placed, Tree},
 };
 
-/// Where `KServe` looks for the model, as layers name it.
-pub(super) const MODELS: &str = "models";
 /// The user that `KServe`'s modelcar containers run as.
 const MODELCAR_USER: u64 = 1010;
 /// Users that containers of a served model run as: the modelcar's, and the usual one of engines.

@@ -131,7 +131,7 @@ pub(super) fn fault(error: &io::Error) -> Option<&'static Rule> {
     }
 }
 
-/// Looks at the layer that is the `index`th of the manifest.
+/// Looks at the layer that is the `index`th of the manifest; `is_deep` says that all of it is read later.
 ///
 /// # Errors
 /// When the place fails for a reason that says nothing of the layer.
@@ -140,6 +140,7 @@ pub(super) fn look(
     index: usize,
     descriptor: &Descriptor,
     traffic: &Arc<Traffic>,
+    is_deep: bool,
 ) -> Result<(LayerView, Findings), OciError> {
     let place = source.place();
     let digest = digest_of(descriptor, &place)?;
@@ -151,6 +152,7 @@ pub(super) fn look(
         stated: LayerType::of(&media_type),
         toc_digest: annotation(TOC_DIGEST_ANNOTATION),
         unpacked: annotation(UNCOMPRESSED_SIZE_ANNOTATION),
+        is_deep,
     };
     let mut view = LayerView {
         digest,
@@ -192,6 +194,8 @@ struct Look {
     /// What the annotations say.
     toc_digest: Option<String>,
     unpacked: Option<String>,
+    /// Whether all of the layer is read later, and its files listed then.
+    is_deep: bool,
 }
 
 impl Look {
@@ -204,16 +208,16 @@ impl Look {
         view.format = self.open(blob)?;
         match &view.format {
             Format::Lazy(reader) | Format::Unnamed(reader) => view.nodes = Some(nodes(&reader.toc.entries)),
-            Format::Plain(compression) => {
+            Format::Plain(compression) if !self.is_deep => {
                 let listed = plain::list(blob, *compression, &self.here, &mut self.findings)?;
-                // Whoever reads all of the layer can list the others.
+                // What is too large can be listed by whoever reads all of it.
                 if let Some(Listed { lister, members }) = listed {
                     view.nodes = Some(lister.nodes);
                     view.passwd = lister.passwd;
                     view.members = members;
                 }
             }
-            Format::Broken | Format::Unknown => {}
+            _ => {}
         }
         Ok(())
     }
@@ -230,6 +234,10 @@ impl Look {
             Ok(reader) => reader,
         };
         self.compression(Compression::Gzip);
+        if reader.trailing > 0 {
+            let message = format!("{} bytes follow the JSON", reader.trailing);
+            self.add(&rules::TOC_TRAILING, message);
+        }
         if reader.is_legacy {
             self.add(
                 &rules::FOOTER_LEGACY,
@@ -294,7 +302,6 @@ impl Look {
             ReadError::ExternalToc => &rules::TOC_EXTERNAL,
             ReadError::TocOutside { .. } => &rules::FOOTER_OFFSET,
             ReadError::TocName { .. } => &rules::TOC_NAME,
-            ReadError::TocTrailing { .. } => &rules::TOC_TRAILING,
             ReadError::TocVersion { .. } => &rules::TOC_VERSION,
             _ => &rules::TOC_UNREADABLE,
         };
@@ -322,7 +329,8 @@ impl Look {
         if let Some(stated) = self.stated.filter(|stated| stated.compression != found) {
             let message =
                 format!("it is {}, its media type says {}", found.name(), stated.compression.name());
-            self.add(&rules::LAYER_COMPRESSION, message);
+            let as_tar = stated.compression == Compression::None;
+            self.add(if as_tar { &rules::LAYER_NOT_TAR } else { &rules::LAYER_COMPRESSION }, message);
         }
     }
 }

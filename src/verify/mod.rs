@@ -131,6 +131,7 @@ pub fn verify(
 ) -> Result<Verification, VerifyError> {
     let mut findings = Findings::default();
     let traffic = Arc::new(Traffic::default());
+    let is_deep = options.deep || options.against.is_some();
     let documents = documents::check(source, options.platform.as_ref(), &mut findings)?;
     traffic.add(documents.requests, documents.bytes);
     if source.reference().is_some_and(|name| name.digest().is_none() && name.tag() == Some(DEFAULT_TAG)) {
@@ -138,13 +139,12 @@ pub fn verify(
     }
     let mut layers = Vec::new();
     if let Some(manifest) = &documents.manifest {
-        for looked in look(source, manifest.layers(), &traffic)? {
+        for looked in look(source, manifest.layers(), &traffic, is_deep)? {
             let (layer, found) = looked;
             layers.push(layer);
             findings.append(found);
         }
     }
-    let is_deep = options.deep || options.against.is_some();
     let claims = Claims::of(documents.manifest.as_ref(), documents.config.as_ref(), &mut findings);
     let uses = if options.uses.is_empty() { claims.uses() } else { options.uses.clone() };
     let caches = caches::read(&claims.labels, claims.model_directory(), &mut findings);
@@ -240,10 +240,11 @@ fn look(
     source: &dyn ImageSource,
     descriptors: &[Descriptor],
     traffic: &Arc<Traffic>,
+    is_deep: bool,
 ) -> Result<Vec<(LayerView, Findings)>, OciError> {
     let look = || {
         let layers = descriptors.par_iter().enumerate();
-        layers.map(|(index, descriptor)| layer::look(source, index, descriptor, traffic)).collect()
+        layers.map(|(index, descriptor)| layer::look(source, index, descriptor, traffic, is_deep)).collect()
     };
     match rayon::ThreadPoolBuilder::new().num_threads(LAYERS_AT_A_TIME).build() {
         Ok(pool) => pool.install(look),
@@ -291,14 +292,14 @@ impl Claims {
 
     /// The model's directory, as layers name it.
     fn model_directory(&self) -> &str {
-        self.get("model.directory").map_or(image::MODELS, |path| path.trim_start_matches('/'))
+        self.get("model.directory").map_or(names::MODELS, |path| path.trim_start_matches('/'))
     }
 
     /// What the image is meant for.
     fn uses(&self) -> Vec<Use> {
         let format = if self.is_tar() { Use::Fetch } else { Use::Lazy };
         // `KServe` knows one place.
-        if self.model_directory() != image::MODELS {
+        if self.model_directory() != names::MODELS {
             return vec![format];
         }
         // Without a shell no container is meant to run.

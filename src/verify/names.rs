@@ -1,5 +1,8 @@
 //! Paths as layers write them, and as all readers take them. Must not know what lies there.
 
+/// Where `KServe` looks for the model, as layers name it.
+pub(super) const MODELS: &str = "models";
+
 /// `path` without empty parts and `.`, as readers look files up; empty for the root itself.
 pub(super) fn clean(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
@@ -7,9 +10,14 @@ pub(super) fn clean(path: &str) -> String {
 }
 
 /// Whether `path` is written as [`clean`] has it, but for a slash at its end.
-pub(super) fn is_clean(path: &str) -> bool {
+fn is_clean(path: &str) -> bool {
     let path = path.strip_suffix('/').unwrap_or(path);
     path.split('/').all(|part| !part.is_empty() && part != ".")
+}
+
+/// Whether `KServe`'s downloader looks for files of that name and does not take this spelling of it.
+pub(super) fn is_missed(path: &str) -> bool {
+    !is_clean(path) && is_below(&clean(path), MODELS)
 }
 
 /// The directory that holds `path`, which is clean; `None` at the root.
@@ -43,6 +51,9 @@ mod tests {
         ] {
             assert_eq!((clean(name).as_str(), is_clean(name)), (cleaned, is), "{name}");
         }
+        assert!(
+            is_missed("./models/a") && is_missed("/models") && !is_missed("./bin/sh") && !is_missed("./")
+        );
         assert!(is_below("models/a", "models") && is_below("models", "models"));
         assert!(!is_below("models2/a", "models"));
     }

@@ -8,7 +8,7 @@ use tar::EntryType;
 use super::{
     finding::{Findings, Place},
     media_type::Compression,
-    names::{clean, is_clean},
+    names::{clean, is_missed},
     rules,
     tree::{Node, NodeKind},
 };
@@ -58,7 +58,7 @@ impl Lister {
     fn entry(&mut self, entry: &TarEntry, layer: &Place, findings: &mut Findings) {
         let name = String::from_utf8_lossy(&entry.name);
         let target = String::from_utf8_lossy(&entry.link);
-        if !is_clean(&name) {
+        if is_missed(&name) {
             let place = layer.clone().file(name.as_ref());
             findings.add(&rules::ENTRY_NAME_UNCLEAN, place, format!("the entry is named {name:?}"));
         }

@@ -69,7 +69,7 @@ impl Whole<'_> {
                 list: layer.nodes.is_none(),
             });
         }
-        self.observer.hashing(to_read.iter().map(|layer| layer.content.size()).sum());
+        self.observer.reading(to_read.iter().map(|layer| layer.content.size()).sum());
         let wanted = |path: &str| self.against.map_or(Wanted::No, |against| against.wanted(path));
         let on_bytes = |count: u64| {
             traffic.add(0, count);

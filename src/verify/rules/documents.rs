@@ -1,6 +1,6 @@
 //! Rules about manifest, config and descriptors.
 
-use super::{Depth, EVERY, LAZY, NONE, Rule, Severity};
+use super::{Depth, EVERY, FETCH, LAZY, NONE, Rule, Severity};
 
 /// The rules of this table.
 pub(super) const DOCUMENTS_RULES: &[&Rule] = &[
@@ -26,6 +26,7 @@ pub(super) const DOCUMENTS_RULES: &[&Rule] = &[
     &RANGES_IGNORED,
     &LAYER_DOCKER_TYPE,
     &LAYER_MEDIA_TYPE,
+    &LAYER_NOT_TAR,
     &LAYER_COMPRESSION,
     &LAYER_NOT_LAZY,
     &IMAGE_NOT_LAZY,
@@ -58,11 +59,11 @@ pub static MANIFEST_MALFORMED: Rule = Rule {
 /// A manifest whose media type is another one than it is stored under.
 pub static MANIFEST_MEDIA_TYPE: Rule = Rule {
     code: "manifest-media-type",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     depth: Depth::Quick,
-    breaks: EVERY,
+    breaks: NONE,
     description: "a manifest whose media type is another one than it is stored under",
-    consequence: "containerd and others refuse a manifest that claims to be something else",
+    consequence: "Some refuse a manifest that claims to be something else; containerd takes it",
     remedy: "push the image again with the media type that the document states",
 };
 
@@ -84,7 +85,7 @@ pub static SCHEMA_VERSION: Rule = Rule {
     depth: Depth::Quick,
     breaks: EVERY,
     description: "a manifest whose schemaVersion is not 2",
-    consequence: "Registries and runtimes refuse it",
+    consequence: "Registries refuse it, though containerd does not look",
     remedy: "pack the image again",
 };
 
@@ -146,11 +147,11 @@ pub static CONFIG_MEDIA_TYPE: Rule = Rule {
 /// A config whose rootfs is not of type `layers`.
 pub static ROOTFS_TYPE: Rule = Rule {
     code: "rootfs-type",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     depth: Depth::Quick,
-    breaks: EVERY,
+    breaks: NONE,
     description: "a config whose rootfs is not of type `layers`",
-    consequence: "Runtimes refuse the image",
+    consequence: "The specification knows no other; containerd does not look",
     remedy: "pack the image again",
 };
 
@@ -190,11 +191,11 @@ pub static HISTORY_COUNT: Rule = Rule {
 /// A config that states no operating system or no architecture.
 pub static PLATFORM_MISSING: Rule = Rule {
     code: "platform-missing",
-    severity: Severity::Error,
+    severity: Severity::Warning,
     depth: Depth::Quick,
-    breaks: EVERY,
+    breaks: NONE,
     description: "a config that states no operating system or no architecture",
-    consequence: "Nodes cannot tell whether the image is for them",
+    consequence: "Nodes cannot tell whether the image is for them, and take it all the same",
     remedy: "pack the image again with --platform",
 };
 
@@ -275,14 +276,25 @@ pub static LAYER_MEDIA_TYPE: Rule = Rule {
     remedy: "pack the image again",
 };
 
-/// A layer that is not compressed as its media type says.
-pub static LAYER_COMPRESSION: Rule = Rule {
-    code: "layer-compression",
+/// A compressed layer whose media type is that of a tar archive.
+pub static LAYER_NOT_TAR: Rule = Rule {
+    code: "layer-not-tar",
     severity: Severity::Error,
     depth: Depth::Quick,
     breaks: EVERY,
-    description: "a layer that is not compressed as its media type says",
-    consequence: "Runtimes fail to unpack it",
+    description: "a compressed layer whose media type is that of a tar archive",
+    consequence: "Runtimes unpack it as it is, and fail",
+    remedy: "pack the image again",
+};
+
+/// A layer that is compressed in another way than its media type says.
+pub static LAYER_COMPRESSION: Rule = Rule {
+    code: "layer-compression",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: FETCH,
+    description: "a layer that is compressed in another way than its media type says",
+    consequence: "containerd goes by the first bytes; KServe's downloader and others go by the media type and fail",
     remedy: "pack the image again",
 };
 

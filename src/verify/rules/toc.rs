@@ -229,7 +229,7 @@ pub static ENTRY_NAME: Rule = Rule {
     depth: Depth::Quick,
     breaks: LAZY,
     description: "an entry whose name is empty, leads outside, or holds a zero byte",
-    consequence: "Readers refuse the layer, or put the file elsewhere",
+    consequence: "Readers drop the entry, or put the file elsewhere",
     remedy: "pack the image again",
 };
 
@@ -239,7 +239,7 @@ pub static ENTRY_NAME_UNCLEAN: Rule = Rule {
     severity: Severity::Warning,
     depth: Depth::Quick,
     breaks: FETCH,
-    description: "an entry whose name begins with `./` or `/`, or has empty parts",
+    description: "an entry below `models/` whose name begins with `./` or `/`, or has empty parts",
     consequence: "KServe's downloader takes names that begin with `models/` only and skips all others",
     remedy: "write names without `./` (tar: name the directory, not `.`)",
 };
@@ -449,7 +449,7 @@ pub static CHUNK_ORPHAN: Rule = Rule {
     depth: Depth::Quick,
     breaks: LAZY,
     description: "a chunk that follows no file",
-    consequence: "Readers refuse the layer or lose the chunk",
+    consequence: "Readers leave the chunk out, and the file it belongs to lacks its bytes",
     remedy: "pack the image again",
 };
 

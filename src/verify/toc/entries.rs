@@ -10,7 +10,7 @@ use crate::{
     estargz::{TOC_NAME, toc::TocEntry},
     verify::{
         finding::{Findings, Place},
-        names::{clean, is_clean, parent},
+        names::{clean, is_missed, parent},
         rules,
     },
 };
@@ -44,7 +44,7 @@ fn name(entry: &TocEntry, place: &impl Fn() -> Place, findings: &mut Findings) {
     let name = &entry.name;
     if name.is_empty() || name.contains('\0') || name.split('/').any(|part| part == "..") {
         findings.add(&rules::ENTRY_NAME, place(), format!("an entry is named {name:?}"));
-    } else if !is_clean(name) && entry.entry_type != "chunk" {
+    } else if is_missed(name) && entry.entry_type != "chunk" {
         findings.add(&rules::ENTRY_NAME_UNCLEAN, place(), format!("the entry is named {name:?}"));
     }
     if clean(name) == TOC_NAME {
