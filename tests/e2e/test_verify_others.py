@@ -15,6 +15,8 @@ from model_files import tree
 from test_verify_corpus import assert_consistent, codes, verify  # noqa: F401: a fixture
 
 EXAMPLE = TOP / "examples/tiny-llama"
+# Its layers lack the end of an archive.
+UMOCI = {"tar-end"}
 COPY = ("skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false")
 
 
@@ -64,9 +66,10 @@ def plain(tmp_path_factory):
 
 
 def test_umoci(plain, verify):
+    """Its layers end where their last files do, for which Python's tarfile, and so KServe's downloader, has an error."""
     status, document = verify(f"oci:{plain}:modelcar", "--deep")
-    assert (status, codes(document)) == (10, {"image-not-lazy"})
-    assert works(document) == {"lazy": "no", "modelcar": "yes", "native": "yes", "fetch": "yes"}
+    assert (status, codes(document)) == (10, {"image-not-lazy", *UMOCI})
+    assert works(document) == {"lazy": "no", "modelcar": "yes", "native": "yes", "fetch": "no"}
     assert [layer["format"] for layer in document["layers"]] == ["tar+gzip"] * 2
     assert_consistent(status, document)
 
@@ -82,21 +85,18 @@ def test_umoci_without_a_shell(plain, verify, registry, fetches):
     """The model alone is for oci+native:// and oci+fetch://."""
     ref = registry.ref("others/umoci", "v1")
     run(*COPY, f"oci:{plain}:model", f"docker://{ref}")
-    assert fetches(ref) == "yes"
     status, document = verify(f"oci:{plain}:model", "--deep")
-    assert (status, codes(document)) == (9, {"image-not-lazy", "shell-missing"})
-    assert works(document) == {"lazy": "no", "modelcar": "no", "native": "yes", "fetch": "yes"}
-    assert verify(f"oci:{plain}:model", "--deep", "--for", "native,fetch")[0] == 0
+    assert (status, codes(document)) == (9, {"image-not-lazy", "shell-missing", *UMOCI})
+    assert works(document) == {"lazy": "no", "modelcar": "no", "native": "yes", "fetch": fetches(ref)}
 
 
 def test_docker_schema_2(plain, verify, registry, fetches):
-    """skopeo writes Docker's types. KServe's downloader knows them."""
+    """skopeo writes Docker's types."""
     ref = registry.ref("others/docker", "v1")
     run(*COPY, "--format", "v2s2", f"oci:{plain}:modelcar", f"docker://{ref}")
     status, document = verify(ref, "--plain-http", "--deep")
-    assert (status, codes(document)) == (10, {"docker-manifest", "layer-docker-type", "image-not-lazy"})
-    assert works(document) == {"lazy": "no", "modelcar": "yes", "native": "yes", "fetch": "yes"}
-    assert fetches(ref) == "yes"
+    assert (status, codes(document)) == (10, {"docker-manifest", "layer-docker-type", "image-not-lazy", *UMOCI})
+    assert works(document) == {"lazy": "no", "modelcar": "yes", "native": "yes", "fetch": fetches(ref)}
     assert [finding["layer"] for finding in document["findings"] if finding["code"] == "layer-docker-type"] == [1, 2]
 
 
@@ -108,7 +108,7 @@ def test_zstd(plain, verify, registry, fetches, tmp_path):
     manifest = registry.manifest(ref)
     assert {layer["mediaType"].rpartition("+")[2] for layer in manifest["layers"]} == {"zstd"}
     status, document = verify(ref, "--plain-http", "--deep")
-    assert (status, codes(document)) == (10, {"image-not-lazy"})
+    assert (status, codes(document)) == (10, {"image-not-lazy", *UMOCI})
     assert works(document) == {"lazy": "no", "modelcar": "yes", "native": "yes", "fetch": "no"}
     assert [layer["format"] for layer in document["layers"]] == ["tar+zstd"] * 2
     assert fetches(ref) == "no"

@@ -177,7 +177,7 @@ def layer_media_type_of_tar(image):
     image.layers[1].bend("descriptor", setting(mediaType="application/vnd.example.model.v1.tar"))
 
 
-@document("layer-compression")
+@document("layer-not-tar")
 def layer_compressed_and_said_plain(image):
     """The media type says tar, the layer is compressed."""
     image.layers[1].bend("descriptor", setting(mediaType=LAYER_TYPE))

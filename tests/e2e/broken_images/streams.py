@@ -145,6 +145,18 @@ def tar_end_half(image):
     weights(image).bend("members", lambda members: [members[0][:-512]])
 
 
+@deep("tar-end", image="tar")
+def tar_end_missing(image):
+    """A plain layer ends where its last file does, padding included."""
+    weights(image).bend("members", lambda members: [members[0][:-1024]])
+
+
+@deep("tar-end", image="tar", also=["tar-damaged"])
+def tar_end_in_padding(image):
+    """A plain layer ends with the last byte of its last file, as umoci's do."""
+    weights(image).bend("members", lambda members: [members[0][: -1024 - len(padding(weights(image).entry(WEIGHTS).data))]])
+
+
 @deep("tar-trailing")
 def tar_trailing(image):
     """Bytes follow the end of the tar stream, in the table's member."""
