@@ -55,18 +55,12 @@ DISAGREEMENTS = {
             "symlink-without-target", "hardlink-without-target", "device-of-a-file", "size-impossible",
         ],
         "containerd does not know GNU tar's own format of files with holes; it knows PAX's.": ["tar-sparse-of-old"],
-        "containerd takes the media type of the descriptor for the manifest's.": ["manifest-media-type"],
         "containerd tells manifests by their fields, not by their type; registries refuse the type.":
             ["manifest-of-unknown-type"],
         "containerd does not look at schemaVersion; registries refuse the manifest.":
             ["schema-version", "schema-version-missing"],
         "containerd unpacks an image without files; there is nothing to serve in it.": ["manifest-no-layers"],
         "containerd has no limit of its own; CRI-O refuses more than 128 layers.": ["layers-129"],
-        "containerd tells gzip and zstd by their first bytes where the media type says that there is one of them; who goes "
-        "by the media type fails, as kserve-storage does.": ["layer-plain-and-said-compressed", "layer-gzip-and-said-zstd"],
-        "containerd does not look at the rootfs's type.": ["rootfs-type"],
-        "containerd takes a config without a platform for one of the node's.":
-            ["platform-without-os", "platform-without-architecture"],
         "containerd believes the index, and the container's programs do not run.": ["platform-of-index"],
         "containerd was not asked for that platform.": ["platform-asked-for"],
     },
