@@ -40,7 +40,11 @@ impl Claims {
                 findings.add(&rules::LABEL_DIFFERS, Place::default(), message);
             }
         }
-        let recorded = RecordedOptions::read(&annotations).ok().flatten();
+        let recorded = RecordedOptions::read(&annotations).unwrap_or_else(|reason| {
+            let message = format!("how the image was packed cannot be understood: {reason}");
+            findings.add(&rules::OPTIONS_MALFORMED, Place::default(), message);
+            None
+        });
         Self { labels, recorded }
     }
 

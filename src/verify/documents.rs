@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     finding::{Findings, Place, Rule},
     layer,
-    media_type::LayerType,
+    media_type::{Compression, LayerType},
     rules,
 };
 use crate::{
@@ -18,10 +18,21 @@ use crate::{
 
 /// Most layers that CRI-O takes.
 const LAYERS_MAX: usize = 128;
+/// Media types of layers that `KServe`'s downloader unpacks; those of zstd it refuses, and all others it skips.
+///
+/// Source: `kserve-storage` 0.21, `_LAYER_MEDIA_TYPE_MODES`.
+const FETCHED: [&str; 3] = [
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.oci.image.layer.v1.tar+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip",
+];
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
+
+/// Stands for an operating system or an architecture that a config does not state.
+const UNKNOWN: &str = "unknown";
 
 /// What could be read of an image's documents.
 #[derive(Debug, Default)]
@@ -153,13 +164,17 @@ fn manifest_of(root: &RootDocument, findings: &mut Findings) -> Option<ImageMani
     for (index, descriptor) in manifest.layers().iter().enumerate() {
         let place = || Place::layer(index, descriptor.digest().as_ref().parse().ok());
         let name = descriptor.media_type().to_string();
+        if LayerType::of(&name).is_some_and(|kind| kind.is_docker) {
+            findings.add(&rules::LAYER_DOCKER_TYPE, place(), format!("the layer is {name:?}"));
+        }
         match LayerType::of(&name) {
             None => {
                 let message = format!("the layer is {name:?}");
                 findings.add(&rules::LAYER_MEDIA_TYPE, place(), message);
             }
-            Some(kind) if kind.is_docker => {
-                findings.add(&rules::LAYER_DOCKER_TYPE, place(), format!("the layer is {name:?}"));
+            Some(kind) if kind.compression != Compression::Zstd && !FETCHED.contains(&name.as_str()) => {
+                let message = format!("the layer is {name:?}");
+                findings.add(&rules::LAYER_TYPE_SKIPPED, place(), message);
             }
             Some(_) => {}
         }
@@ -207,7 +222,7 @@ fn config_of(
     };
     let Some(bytes) = bytes else { return Ok((None, 0)) };
     let read = bytes.len() as u64;
-    let value: Value = match serde_json::from_slice(&bytes) {
+    let mut value: Value = match serde_json::from_slice(&bytes) {
         Ok(value) => value,
         Err(error) => {
             findings.add(&rules::CONFIG_MALFORMED, here(), format!("the config is no JSON: {error}"));
@@ -219,7 +234,12 @@ fn config_of(
     if !missing.is_empty() {
         let message = format!("the config states no {}", missing.join(" and no "));
         findings.add(&rules::PLATFORM_MISSING, here(), message);
-        return Ok((None, read));
+        // The rest of the config can be looked at all the same.
+        for name in missing {
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert(name.to_owned(), Value::from(UNKNOWN));
+            }
+        }
     }
     let config: ImageConfiguration = match serde_json::from_value(value) {
         Ok(config) => config,
@@ -241,7 +261,8 @@ fn agreement(
 ) {
     let here = Place::default;
     let stated = Platform::of_config(config);
-    if let Some(asked) = asked.filter(|asked| !asked.covers(&stated)) {
+    let is_stated = ![&stated.os, &stated.architecture].iter().any(|part| *part == UNKNOWN);
+    if let Some(asked) = asked.filter(|asked| is_stated && !asked.covers(&stated)) {
         findings.add(
             &rules::PLATFORM_DIFFERS,
             here(),

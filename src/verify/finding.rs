@@ -207,25 +207,39 @@ pub const SHOWN_MAX: usize = 10;
 #[derive(Debug, Default)]
 pub struct Findings {
     found: Vec<Finding>,
-    counts: HashMap<(&'static str, Option<usize>), usize>,
+    /// How many there were of each rule in each layer, and how many of them are kept.
+    counts: HashMap<Key, usize>,
+    kept: HashMap<Key, usize>,
 }
+
+/// A rule's code and a layer's number.
+type Key = (&'static str, Option<usize>);
 
 impl Findings {
     /// Adds a finding.
     pub fn add(&mut self, rule: &'static Rule, place: Place, message: impl Into<String>) {
-        let count = self.counts.entry((rule.code, place.layer)).or_default();
-        *count += 1;
-        if *count <= SHOWN_MAX {
+        let key = (rule.code, place.layer);
+        *self.counts.entry(key).or_default() += 1;
+        let kept = self.kept.entry(key).or_default();
+        if *kept < SHOWN_MAX {
+            *kept += 1;
             self.found.push(Finding { rule, severity: rule.severity, place, message: message.into() });
         }
     }
 
     /// Adds all of `other`.
     pub fn append(&mut self, other: Self) {
+        for finding in other.found {
+            let key = (finding.rule.code, finding.place.layer);
+            let kept = self.kept.entry(key).or_default();
+            if *kept < SHOWN_MAX {
+                *kept += 1;
+                self.found.push(finding);
+            }
+        }
         for (key, count) in other.counts {
             *self.counts.entry(key).or_default() += count;
         }
-        self.found.extend(other.found);
     }
 
     /// Whether something of `rule` was found.
@@ -247,11 +261,15 @@ impl Findings {
                 finding.severity = Severity::Note;
             }
         }
-        for ((code, layer), count) in self.counts {
-            let last =
-                self.found.iter_mut().rev().find(|one| one.rule.code == code && one.place.layer == layer);
-            if let (Some(last), Some(more)) = (last, count.checked_sub(SHOWN_MAX).filter(|more| *more > 0)) {
-                last.message = format!("{}; and {more} more like this", last.message);
+        // The last of each that has more than are kept: reading backwards, the first that is met.
+        self.counts.retain(|_, count| *count > SHOWN_MAX);
+        for finding in self.found.iter_mut().rev() {
+            if self.counts.is_empty() {
+                break;
+            }
+            if let Some(count) = self.counts.remove(&(finding.rule.code, finding.place.layer)) {
+                let more = count - SHOWN_MAX;
+                finding.message = format!("{}; and {more} more like this", finding.message);
             }
         }
         // Stable: findings of one layer stay in the order in which its checks ran.
@@ -277,6 +295,22 @@ mod tests {
         assert_eq!(found.len(), SHOWN_MAX + 1);
         assert_eq!(found[SHOWN_MAX - 1].message, "a gap; and 7 more like this");
         assert_eq!(found[SHOWN_MAX].message, "another gap");
+    }
+
+    #[test]
+    fn what_two_threads_found_is_counted_together() {
+        let found = |count: usize| {
+            let mut findings = Findings::default();
+            for _ in 0..count {
+                findings.add(&rules::CHUNK_GAP, Place::layer(0, None), "a gap");
+            }
+            findings
+        };
+        let mut findings = found(SHOWN_MAX - 1);
+        findings.append(found(SHOWN_MAX + 3));
+        let finished = findings.finish(&[Use::Lazy]);
+        assert_eq!(finished.len(), SHOWN_MAX);
+        assert!(finished[SHOWN_MAX - 1].message.ends_with(&format!("and {} more like this", SHOWN_MAX + 2)));
     }
 
     #[test]

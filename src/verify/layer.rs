@@ -89,8 +89,8 @@ pub(super) enum Format {
     Lazy(EstargzReader),
     /// eStargz that could be read, and that nodes cannot mount.
     Unnamed(EstargzReader),
-    /// Meant to be eStargz, and broken.
-    Broken,
+    /// Meant to be eStargz, and broken; compressed in that way.
+    Broken(Compression),
     /// A tar archive, compressed or not.
     Plain(Compression),
     /// Not there, or not to be understood.
@@ -102,7 +102,7 @@ impl Format {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Lazy(_) | Self::Unnamed(_) => "estargz",
-            Self::Broken => "broken estargz",
+            Self::Broken(_) => "broken estargz",
             Self::Plain(compression) => compression.name(),
             Self::Unknown => "unknown",
         }
@@ -208,7 +208,7 @@ impl Look {
         view.format = self.open(blob)?;
         match &view.format {
             Format::Lazy(reader) | Format::Unnamed(reader) => view.nodes = Some(nodes(&reader.toc.entries)),
-            Format::Plain(compression) if !self.is_deep => {
+            Format::Plain(compression) | Format::Broken(compression) if !self.is_deep => {
                 let listed = plain::list(blob, *compression, &self.here, &mut self.findings)?;
                 // What is too large can be listed by whoever reads all of it.
                 if let Some(Listed { lister, members }) = listed {
@@ -229,7 +229,7 @@ impl Look {
             Err(ReadError::NotEstargz) => return self.plain(blob),
             Err(error) => {
                 self.broken(&error);
-                return Ok(Format::Broken);
+                return Ok(Format::Broken(Compression::Gzip));
             }
             Ok(reader) => reader,
         };
@@ -322,14 +322,15 @@ impl Look {
             &rules::FOOTER_MISSING,
             "the layer does not end in an eStargz footer, its descriptor names a TOC",
         );
-        Ok(Format::Broken)
+        Ok(Format::Broken(compression))
     }
 
     fn compression(&mut self, found: Compression) {
         if let Some(stated) = self.stated.filter(|stated| stated.compression != found) {
             let message =
                 format!("it is {}, its media type says {}", found.name(), stated.compression.name());
-            let as_tar = stated.compression == Compression::None;
+            // Of Docker's name for tar containerd looks at the first bytes.
+            let as_tar = stated.compression == Compression::None && !stated.is_docker;
             self.add(if as_tar { &rules::LAYER_NOT_TAR } else { &rules::LAYER_COMPRESSION }, message);
         }
     }

@@ -20,6 +20,8 @@ use crate::{
     oci::{ImageSource, OciError},
 };
 
+/// Bytes that are read of a password file.
+const PASSWD_READ: usize = 1 << 20;
 /// Layers that are looked at at a time: what takes time is the way to the registry.
 const LAYERS_AT_A_TIME: usize = 8;
 
@@ -100,7 +102,7 @@ pub(super) fn tree(layers: &[LayerView], is_deep: bool, findings: &mut Findings)
             continue;
         }
         tree.is_incomplete = true;
-        if matches!(layer.format, Format::Plain(_)) && !is_deep {
+        if matches!(layer.format, Format::Plain(_) | Format::Broken(_)) && !is_deep {
             let place = Place::layer(index, Some(layer.digest));
             findings.add(&rules::LAYER_UNREAD, place, "the layer was not looked into");
         }
@@ -108,16 +110,25 @@ pub(super) fn tree(layers: &[LayerView], is_deep: bool, findings: &mut Findings)
     tree
 }
 
-/// The image's password file, where it can be read.
-pub(super) fn passwd(tree: &Tree, layers: &[LayerView]) -> Option<String> {
+/// The image's password file, if it has one that can be read.
+pub(super) fn passwd(tree: &Tree, layers: &[LayerView], findings: &mut Findings) -> Option<String> {
     let found = tree.find(plain::PASSWD)?;
     let layer = layers.get(found.layer)?;
     if let Some(bytes) = &layer.passwd {
         return Some(String::from_utf8_lossy(bytes).into_owned());
     }
+    let path = &found.node.path;
     let (reader, blob) = (layer.format.reader()?, layer.blob.as_ref()?);
-    let files = Files::of(reader).ok()?;
-    let size = files.get(&found.node.path)?.size.min(plain::PASSWD_MAX);
-    let bytes = files.read(&**blob, &found.node.path, 0, usize::try_from(size).ok()?).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let read = || {
+        let files = Files::of(reader)?;
+        files.read(&**blob, path, 0, PASSWD_READ)
+    };
+    match read() {
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) => {
+            let place = Place::layer(found.layer, Some(layer.digest)).file(path);
+            findings.add(&rules::PASSWD_UNREAD, place, error.to_string());
+            None
+        }
+    }
 }

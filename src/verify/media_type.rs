@@ -50,8 +50,10 @@ impl LayerType {
         };
         let compression = match rest.strip_prefix("tar")? {
             "" => Compression::None,
-            "+gzip" | ".gzip" => Compression::Gzip,
-            "+zstd" | ".zstd" => Compression::Zstd,
+            "+gzip" if !is_docker => Compression::Gzip,
+            "+zstd" if !is_docker => Compression::Zstd,
+            ".gzip" if is_docker => Compression::Gzip,
+            ".zstd" if is_docker => Compression::Zstd,
             _ => return None,
         };
         Some(Self { compression, is_docker })
@@ -73,7 +75,12 @@ mod tests {
         ] {
             assert_eq!(LayerType::of(name), Some(LayerType { compression, is_docker }), "{name}");
         }
-        for name in ["", "application/octet-stream", "application/vnd.oci.image.layer.v1.tar+lz4"] {
+        for name in [
+            "",
+            "application/vnd.oci.image.layer.v1.tar.gzip",
+            "application/octet-stream",
+            "application/vnd.oci.image.layer.v1.tar+lz4",
+        ] {
             assert_eq!(LayerType::of(name), None, "{name}");
         }
     }

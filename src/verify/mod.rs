@@ -170,7 +170,7 @@ pub fn verify(
     }
     caches::check(&caches, &claims.labels, &layers, &tree, &mut findings);
     if let Some(config) = &documents.config {
-        let passwd = layers::passwd(&tree, &layers);
+        let passwd = layers::passwd(&tree, &layers, &mut findings);
         let image = ImageView {
             config,
             layers: &layers,
@@ -184,7 +184,7 @@ pub fn verify(
         rebuild::check(manifest, documents.digest, claims.get("version"), rebuilt, &mut findings);
     }
     let mut findings = findings.finish(&uses);
-    let verdicts = verdict::judge(&layers, tree.is_incomplete, &findings, &uses);
+    let verdicts = verdict::judge(&layers, tree.is_incomplete, is_deep, &findings, &uses);
     if claims.has_no_shell() && !uses.contains(&Use::Modelcar) {
         // That is what was asked for; the verdict says it.
         findings.retain(|finding| *finding.rule != rules::SHELL_MISSING);

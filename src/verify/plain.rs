@@ -31,7 +31,7 @@ const WINDOWS_MAX: usize = 1024;
 /// Most entries that are listed.
 const ENTRIES_MAX: usize = 1 << 20;
 /// Largest password file that is kept, in bytes.
-pub(super) const PASSWD_MAX: u64 = 1 << 20;
+const PASSWD_MAX: u64 = 1 << 20;
 /// The file that names users.
 pub(super) const PASSWD: &str = "etc/passwd";
 

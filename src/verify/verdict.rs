@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use super::{
-    finding::{Finding, Use},
+    finding::{Finding, Rule, Severity, Use},
     layer::{Format, LayerView, formats},
     media_type::Compression,
+    rules,
 };
 
 /// Whether an image can be used in a way.
@@ -14,7 +15,7 @@ use super::{
 pub enum Works {
     /// Nothing stands in the way.
     Yes,
-    /// Some of the layers are mounted lazily, the rest are pulled.
+    /// It works, but not everywhere; or some of the layers are mounted lazily, and the rest are pulled.
     Partly,
     /// It does not work.
     No,
@@ -49,10 +50,26 @@ pub struct Verdict {
     pub reasons: Vec<String>,
 }
 
-/// Judges all ways.
+/// Rules that a layer breaks which containerd pulls and does not mount.
+const PULLED: [&Rule; 11] = [
+    &rules::LAYER_NOT_LAZY,
+    &rules::LAYER_DOCKER_TYPE,
+    &rules::FOOTER_MISSING,
+    &rules::FOOTER_OFFSET,
+    &rules::TOC_EXTERNAL,
+    &rules::TOC_ANNOTATION_MISSING,
+    &rules::TOC_ANNOTATION_MALFORMED,
+    &rules::TOC_DIGEST,
+    &rules::TOC_UNREADABLE,
+    &rules::TOC_NAME,
+    &rules::TOC_VERSION,
+];
+
+/// Judges all ways. `is_deep` says that all was read that could be.
 pub(super) fn judge(
     layers: &[LayerView],
     is_incomplete: bool,
+    is_deep: bool,
     findings: &[Finding],
     wanted: &[Use],
 ) -> Vec<Verdict> {
@@ -60,7 +77,8 @@ pub(super) fn judge(
         .into_iter()
         .map(|way| {
             let mut reasons: Vec<String> = Vec::new();
-            for finding in findings.iter().filter(|finding| finding.rule.breaks.contains(&way)) {
+            let in_the_way = || findings.iter().filter(|finding| finding.rule.breaks.contains(&way));
+            for finding in in_the_way() {
                 let reason = format!("{} ({})", finding.message, finding.rule.code);
                 if !reasons.contains(&reason) {
                     reasons.push(reason);
@@ -75,7 +93,9 @@ pub(super) fn judge(
                         works = Works::No;
                         reasons.push(format!("the layers are {}", formats(layers)));
                     }
-                    if works == Works::No && (1..layers.len()).contains(&lazy) {
+                    // What else is wrong is wrong with the image, or with a layer that is mounted.
+                    let only_pulled = in_the_way().all(|finding| PULLED.contains(&finding.rule));
+                    if works == Works::No && only_pulled && (1..layers.len()).contains(&lazy) {
                         works = Works::Partly;
                     }
                 }
@@ -85,11 +105,16 @@ pub(super) fn judge(
                         reasons.insert(0, reason);
                     }
                 }
+                // A policy may forbid the user, or another image have another group: it depends on the cluster.
+                Use::Modelcar if in_the_way().all(|finding| finding.rule.severity == Severity::Warning) => {
+                    works = if reasons.is_empty() { Works::Yes } else { Works::Partly };
+                }
                 Use::Modelcar | Use::Native => {}
             }
             if works == Works::Yes && is_incomplete && way != Use::Lazy {
                 works = Works::Unknown;
-                reasons.push("some layers were not looked into; --deep reads them".to_owned());
+                let remedy = if is_deep { "" } else { "; --deep reads them" };
+                reasons.push(format!("some layers were not looked into{remedy}"));
             }
             Verdict { way, works, wanted: wanted.contains(&way), reasons }
         })
@@ -99,9 +124,13 @@ pub(super) fn judge(
 /// Why `KServe`'s downloader cannot unpack the layers, if it cannot.
 pub(super) fn not_fetched(layers: &[LayerView]) -> Option<String> {
     let stops = |layer: &LayerView| {
-        matches!(layer.format, Format::Lazy(_) | Format::Unnamed(_) | Format::Broken) || layer.members > 1
+        let many = matches!(layer.format, Format::Lazy(_) | Format::Unnamed(_)) || layer.members > 1;
+        // One that is too large to be looked into, and meant to be eStargz, is not of one member.
+        many || matches!(layer.format, Format::Broken(Compression::Gzip)) && layer.members == 0
     };
-    let zstd = |layer: &LayerView| matches!(layer.format, Format::Plain(Compression::Zstd));
+    let zstd = |layer: &LayerView| {
+        matches!(layer.format, Format::Plain(Compression::Zstd) | Format::Broken(Compression::Zstd))
+    };
     if layers.iter().any(stops) {
         Some(format!(
             "its downloader stops at the end of a layer's first gzip member, and the layers are {}",
@@ -111,5 +140,76 @@ pub(super) fn not_fetched(layers: &[LayerView]) -> Option<String> {
         Some(format!("its downloader does not know zstd, and the layers are {}", formats(layers)))
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        digest::Digest,
+        verify::finding::{Findings, Place},
+    };
+
+    fn layer(format: Format) -> LayerView {
+        LayerView {
+            digest: Digest::of(b""),
+            size: 0,
+            media_type: String::new(),
+            kind: None,
+            format,
+            nodes: Some(Vec::new()),
+            passwd: None,
+            members: 0,
+            blob: None,
+        }
+    }
+
+    fn works(layers: &[LayerView], found: &[&'static Rule], way: Use) -> Works {
+        let mut findings = Findings::default();
+        for rule in found {
+            findings.add(rule, Place::default(), "something");
+        }
+        let verdicts = judge(layers, false, false, &findings.finish(&Use::ALL), &Use::ALL);
+        verdicts.iter().find(|verdict| verdict.way == way).unwrap().works
+    }
+
+    fn estargz() -> Format {
+        let toc = crate::estargz::toc::Toc { version: 1, entries: Vec::new() };
+        let toc_digest = Digest::of(b"");
+        let reader =
+            crate::estargz::EstargzReader { toc, toc_digest, toc_offset: 0, is_legacy: false, trailing: 0 };
+        Format::Lazy(reader)
+    }
+
+    #[test]
+    fn a_pulled_layer_leaves_those_below_it_lazy_and_a_broken_image_none() {
+        let mixed = [layer(estargz()), layer(Format::Plain(Compression::Gzip))];
+        assert_eq!(works(&mixed, &[&rules::LAYER_NOT_LAZY], Use::Lazy), Works::Partly);
+        assert_eq!(works(&mixed, &[&rules::LAYER_NOT_LAZY, &rules::LAYER_MISSING], Use::Lazy), Works::No);
+        assert_eq!(works(&mixed, &[&rules::LAYER_NOT_LAZY, &rules::CHUNK_GAP], Use::Lazy), Works::No);
+        let first = [layer(Format::Plain(Compression::Gzip)), layer(estargz())];
+        assert_eq!(works(&first, &[&rules::LAYER_NOT_LAZY], Use::Lazy), Works::No);
+        assert_eq!(works(&[layer(estargz())], &[], Use::Lazy), Works::Yes);
+        assert_eq!(works(&[layer(Format::Plain(Compression::None))], &[], Use::Lazy), Works::No);
+    }
+
+    #[test]
+    fn what_a_policy_may_forbid_works_in_part() {
+        let layers = [layer(estargz())];
+        assert_eq!(works(&layers, &[&rules::USER_MISSING], Use::Modelcar), Works::Partly);
+        assert_eq!(works(&layers, &[&rules::USER_MISSING, &rules::SHELL_MISSING], Use::Modelcar), Works::No);
+        assert_eq!(works(&layers, &[&rules::USER_MISSING], Use::Native), Works::Yes);
+    }
+
+    #[test]
+    fn the_downloader_takes_one_member() {
+        let of = |format, members| works(&[LayerView { members, ..layer(format) }], &[], Use::Fetch);
+        assert_eq!(of(estargz(), 0), Works::No);
+        assert_eq!(of(Format::Plain(Compression::Gzip), 1), Works::Yes);
+        assert_eq!(of(Format::Plain(Compression::Gzip), 2), Works::No);
+        assert_eq!(of(Format::Broken(Compression::Gzip), 1), Works::Yes);
+        assert_eq!(of(Format::Broken(Compression::Gzip), 0), Works::No);
+        assert_eq!(of(Format::Plain(Compression::Zstd), 0), Works::No);
     }
 }

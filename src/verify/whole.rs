@@ -54,8 +54,8 @@ impl Whole<'_> {
         let mut to_read = Vec::new();
         for ((index, layer), descriptor) in layers.iter().enumerate().zip(self.manifest.layers()) {
             let compression = match layer.format {
-                Format::Lazy(_) | Format::Unnamed(_) | Format::Broken => Compression::Gzip,
-                Format::Plain(compression) => compression,
+                Format::Lazy(_) | Format::Unnamed(_) => Compression::Gzip,
+                Format::Plain(compression) | Format::Broken(compression) => compression,
                 Format::Unknown => continue,
             };
             let annotation = |name: &str| descriptor.annotations().as_ref()?.get(name)?.parse().ok();
@@ -114,7 +114,7 @@ fn take(index: usize, deep: DeepLayer, layer: &mut LayerView, read: &mut ReadFil
         layer.nodes = Some(lister.nodes);
         layer.passwd = lister.passwd;
     }
-    if matches!(layer.format, Format::Plain(Compression::Gzip)) {
+    if matches!(layer.format, Format::Plain(Compression::Gzip) | Format::Broken(Compression::Gzip)) {
         layer.members = deep.members;
     }
     read.files.extend(deep.files.into_iter().map(|file| (file.path.clone(), (index, file))));

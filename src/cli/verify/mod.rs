@@ -131,7 +131,9 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
 /// Opens the snapshot, with the files that were asked for when the image was packed.
 fn against(path: &str, source: &dyn ImageSource, arguments: &VerifyArguments) -> Result<Snapshot, CliError> {
     let platform = arguments.platform.clone().unwrap_or_default();
-    let annotations = read_image(source, &platform)?.manifest.annotations().clone().unwrap_or_default();
+    // What is wrong with the image's documents is a finding.
+    let image = read_image(source, &platform).ok();
+    let annotations = image.and_then(|image| image.manifest.annotations().clone()).unwrap_or_default();
     let annotations = annotations.into_iter().collect();
     let recorded = RecordedOptions::read(&annotations).ok().flatten();
     let (include, exclude) = recorded.map(|options| (options.include, options.exclude)).unwrap_or_default();

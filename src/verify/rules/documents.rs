@@ -25,6 +25,7 @@ pub(super) const DOCUMENTS_RULES: &[&Rule] = &[
     &LAYER_SIZE,
     &RANGES_IGNORED,
     &LAYER_DOCKER_TYPE,
+    &LAYER_TYPE_SKIPPED,
     &LAYER_MEDIA_TYPE,
     &LAYER_NOT_TAR,
     &LAYER_COMPRESSION,
@@ -262,8 +263,19 @@ pub static LAYER_DOCKER_TYPE: Rule = Rule {
     depth: Depth::Quick,
     breaks: LAZY,
     description: "a layer of Docker's media type",
-    consequence: "Tools that convert between the types lose annotations, and KServe's downloader skips what it does not know",
+    consequence: "Tools that convert between the types lose annotations, and with them lazy mounts",
     remedy: "convert the image with `skopeo copy --format oci`, or pack it with starcar",
+};
+
+/// A layer of a media type that `KServe`'s downloader does not know.
+pub static LAYER_TYPE_SKIPPED: Rule = Rule {
+    code: "layer-type-skipped",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: FETCH,
+    description: "a layer of a media type that runtimes know and KServe's downloader does not",
+    consequence: "The downloader skips it without a word: the model lacks its files",
+    remedy: "give the layer OCI's media type: `skopeo copy --format oci`",
 };
 
 /// A layer of a media type that runtimes do not know.

@@ -11,6 +11,7 @@ pub(super) const IMAGE_RULES: &[&Rule] = &[
     &USER_MISSING,
     &USER_NAME,
     &PASSWD_USER,
+    &PASSWD_UNREAD,
     &SHELL_MISSING,
     &TOOL_MISSING,
     &MODELS_MISSING,
@@ -29,6 +30,7 @@ pub(super) const IMAGE_RULES: &[&Rule] = &[
     &FETCH_ZSTD,
     &FORMAT_LABEL,
     &LABEL_DIFFERS,
+    &OPTIONS_MALFORMED,
     &CACHE_LABEL_MALFORMED,
     &CACHE_MISSING,
     &CACHE_DIFFERS,
@@ -78,6 +80,17 @@ pub static PASSWD_USER: Rule = Rule {
     description: "a password file that gives the users 1010 or 1000 another group than 0",
     consequence: "KServe sets the user only, so the group comes from here; engines in group 0 are then refused at /proc/PID/root",
     remedy: "take the user out of /etc/passwd, or give it group 0",
+};
+
+/// A password file that cannot be read.
+pub static PASSWD_UNREAD: Rule = Rule {
+    code: "passwd-unread",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a password file that cannot be read from its layer",
+    consequence: "Which groups containers of the image get is not known",
+    remedy: "mend what else is found in the layer",
 };
 
 /// An image without `sh` in its PATH.
@@ -275,6 +288,17 @@ pub static LABEL_DIFFERS: Rule = Rule {
     breaks: NONE,
     description: "a label that says something else than the annotation of the same name",
     consequence: "Which of them is right cannot be told",
+    remedy: "pack the image again",
+};
+
+/// An annotation that should say how the image was packed and cannot be understood.
+pub static OPTIONS_MALFORMED: Rule = Rule {
+    code: "options-malformed",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "an annotation that should say how the image was packed and cannot be understood",
+    consequence: "--rebuild cannot pack the image again, and --against does not know which files were left out",
     remedy: "pack the image again",
 };
 

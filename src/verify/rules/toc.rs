@@ -36,6 +36,7 @@ pub(super) const TOC_RULES: &[&Rule] = &[
     &HARDLINK_ORDER,
     &PARENT_MISSING,
     &PARENT_KIND,
+    &PARENT_SYMLINK,
     &DATA_OFFSET,
     &DATA_ORDER,
     &DATA_OVERLAP,
@@ -349,7 +350,7 @@ pub static HARDLINK_KIND: Rule = Rule {
     severity: Severity::Error,
     depth: Depth::Quick,
     breaks: EVERY,
-    description: "a hard link to something that is no file",
+    description: "a hard link to a directory, or to itself",
     consequence: "Unpacking the layer fails, whatever lazy readers make of it",
     remedy: "pack the image again",
 };
@@ -382,9 +383,20 @@ pub static PARENT_KIND: Rule = Rule {
     severity: Severity::Error,
     depth: Depth::Quick,
     breaks: EVERY,
-    description: "an entry below something that is no directory",
+    description: "an entry below something that is no directory and no link to one",
     consequence: "Unpacking the layer fails, whatever lazy readers make of it",
     remedy: "pack the image again",
+};
+
+/// An entry below a symbolic link.
+pub static PARENT_SYMLINK: Rule = Rule {
+    code: "parent-symlink",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry below a symbolic link of the same layer",
+    consequence: "Unpacking puts it where the link leads, a lazy mount does not show it there",
+    remedy: "pack the image again with the file at its own place",
 };
 
 /// An entry whose bytes would lie outside the layer's payloads.

@@ -107,6 +107,10 @@ fn parents(
             let message = format!("the layer does not list its directory {directory:?}");
             findings.add(&rules::PARENT_MISSING, place(), message);
         }
+        Some(parent) if parent.entry_type == "symlink" => {
+            let message = format!("it lies in {directory:?}, which is a link to {:?}", parent.link_name);
+            findings.add(&rules::PARENT_SYMLINK, place(), message);
+        }
         Some(parent) if parent.entry_type != "dir" => {
             let message = format!("it lies in {directory:?}, which is a {}", parent.entry_type);
             findings.add(&rules::PARENT_KIND, place(), message);
@@ -130,7 +134,7 @@ fn hardlink(
         return;
     };
     match entries.get(*found).map(|target| target.entry_type.as_str()) {
-        Some("reg" | "hardlink") if *found != index => {}
+        Some(kind) if kind != "dir" && *found != index => {}
         kind => {
             let message = format!("it links to {target:?}, which is a {}", kind.unwrap_or_default());
             findings.add(&rules::HARDLINK_KIND, place(), message);

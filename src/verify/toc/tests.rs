@@ -116,7 +116,9 @@ fn links_and_parents() {
     };
     assert_eq!(after(first), ["hardlink-order"]);
     assert_eq!(after(|e| drop(e.remove(0))), ["parent-missing"]);
-    assert_eq!(after(|e| e[0].entry_type = "symlink".to_owned()), ["entry-link", "parent-kind"]);
+    assert_eq!(after(|e| e[0].entry_type = "fifo".to_owned()), ["parent-kind"]);
+    assert_eq!(after(|e| e[0].entry_type = "symlink".to_owned()), ["entry-link", "parent-symlink"]);
+    assert_eq!(after(|e| e[8].link_name = "models/link".to_owned()), [] as [&str; 0]);
 }
 
 #[test]
