@@ -34,6 +34,7 @@ use crate::{
 ///
 /// The manifest's digest is the last line on standard output, after a line for each variant; with --format json the JSON document has it.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct PackArguments {
     #[command(flatten)]
     image: ImageArguments,

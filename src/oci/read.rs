@@ -46,6 +46,11 @@ pub trait ImageSource: Send + Sync {
         None
     }
 
+    /// Whether the place was seen to send whole blobs when it was asked for ranges.
+    fn ignores_ranges(&self) -> bool {
+        false
+    }
+
     /// Ranges of a blob of `size` bytes.
     fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError>;
 
@@ -395,6 +400,10 @@ impl ImageSource for RegistryImage {
 
     fn reference(&self) -> Option<&Reference> {
         Some(&self.reference)
+    }
+
+    fn ignores_ranges(&self) -> bool {
+        self.registry.ignores_ranges(&self.reference)
     }
 
     fn blob(&self, digest: Digest, size: u64) -> Result<Box<dyn RangeSource>, OciError> {

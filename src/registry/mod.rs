@@ -26,7 +26,7 @@ use std::{
     collections::HashMap,
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use futures_util::{
@@ -410,6 +410,12 @@ impl Registry {
         if let Some(memory) = &self.inner.memory {
             memory.has(session.registry(), session.repository(), digest);
         }
+    }
+
+    /// Whether the registry of `reference` was seen to send whole blobs when it was asked for ranges.
+    pub fn ignores_ranges(&self, reference: &Reference) -> bool {
+        let session = self.session(reference);
+        session.is_ok_and(|session| session.host().ignores_ranges.load(Ordering::Relaxed))
     }
 
     fn session(&self, reference: &Reference) -> Result<Arc<Session>, RegistryError> {

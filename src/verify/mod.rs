@@ -3,11 +3,13 @@
 
 mod against;
 mod caches;
+mod claims;
 mod deep;
 mod documents;
 pub mod finding;
 mod image;
 mod layer;
+mod layers;
 mod media_type;
 mod names;
 mod plain;
@@ -18,20 +20,11 @@ mod tree;
 mod verdict;
 mod whole;
 
-use std::{collections::BTreeMap, num::NonZero, sync::Arc};
+use std::{num::NonZero, sync::Arc};
 
-use oci_spec::image::{Descriptor, ImageConfiguration, ImageManifest};
-use rayon::iter::{IndexedParallelIterator as _, IntoParallelRefIterator as _, ParallelIterator as _};
 use serde::Serialize;
 
-use self::{
-    against::Against,
-    image::ImageView,
-    layer::{Format, LayerView, Traffic},
-    media_type::Compression,
-    tree::Tree,
-    whole::Whole,
-};
+use self::{against::Against, claims::Claims, image::ImageView, layer::Traffic, whole::Whole};
 pub use self::{
     finding::{Depth, Finding, Findings, Place, Rule, Severity, Use},
     verdict::{Verdict, Works},
@@ -39,15 +32,11 @@ pub use self::{
 use crate::{
     blob::SourceError,
     digest::Digest,
-    estargz::Files,
-    oci::{DEFAULT_TAG, ImageSource, OciError, Platform, STARCAR_PREFIX},
-    pack::{FormatChoice, Packed, RecordedBase, RecordedOptions},
+    oci::{DEFAULT_TAG, ImageSource, OciError, Platform},
+    pack::Packed,
     progress::Observer,
     snapshot::Snapshot,
 };
-
-/// Layers that are looked at at a time: what takes time is the way to the registry.
-const LAYERS_AT_A_TIME: usize = 8;
 
 /// Why an image could not be verified.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +65,24 @@ pub struct VerifyOptions {
     pub threads: usize,
     /// What packing the image's snapshot again made, to be compared with.
     pub rebuilt: Option<Packed>,
+}
+
+impl VerifyOptions {
+    /// How much of the image is read.
+    fn depth(&self) -> Depth {
+        match (&self.against, self.deep) {
+            (Some(_), _) => Depth::Against,
+            (None, true) => Depth::Deep,
+            (None, false) => Depth::Quick,
+        }
+    }
+
+    fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
+            threads => threads,
+        }
+    }
 }
 
 /// What was found out about an image.
@@ -131,20 +138,14 @@ pub fn verify(
 ) -> Result<Verification, VerifyError> {
     let mut findings = Findings::default();
     let traffic = Arc::new(Traffic::default());
-    let is_deep = options.deep || options.against.is_some();
+    let is_deep = options.depth() >= Depth::Deep;
     let documents = documents::check(source, options.platform.as_ref(), &mut findings)?;
     traffic.add(documents.requests, documents.bytes);
     if source.reference().is_some_and(|name| name.digest().is_none() && name.tag() == Some(DEFAULT_TAG)) {
         findings.add(&rules::TAG_LATEST, Place::default(), format!("the image is named by {DEFAULT_TAG:?}"));
     }
-    let mut layers = Vec::new();
-    if let Some(manifest) = &documents.manifest {
-        for looked in look(source, manifest.layers(), &traffic, is_deep)? {
-            let (layer, found) = looked;
-            layers.push(layer);
-            findings.append(found);
-        }
-    }
+    let descriptors = documents.manifest.as_ref().map(|manifest| manifest.layers().as_slice());
+    let mut layers = layers::look(source, descriptors.unwrap_or_default(), &traffic, is_deep, &mut findings)?;
     let claims = Claims::of(documents.manifest.as_ref(), documents.config.as_ref(), &mut findings);
     let uses = if options.uses.is_empty() { claims.uses() } else { options.uses.clone() };
     let caches = caches::read(&claims.labels, claims.model_directory(), &mut findings);
@@ -154,36 +155,22 @@ pub fn verify(
         .map(|snapshot| Against::new(snapshot, claims.model_directory(), &caches.directories));
     let mut read = None;
     if let Some(manifest) = documents.manifest.as_ref().filter(|_| is_deep) {
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
-            threads => threads,
-        };
         let config = documents.config.as_ref();
+        let threads = options.threads();
         let whole = Whole { source, manifest, config, threads, against: against.as_ref(), observer };
         read = Some(whole.read(&mut layers, &traffic, &mut findings)?);
     }
-    laziness(&layers, &claims, &mut findings);
+    layers::laziness(&layers, &claims, &mut findings);
     if uses.contains(&Use::Fetch) {
-        fetching(&layers, &mut findings);
+        layers::fetching(&layers, &mut findings);
     }
-    let mut tree = Tree::default();
-    for (index, layer) in layers.iter().enumerate() {
-        if let Some(nodes) = &layer.nodes {
-            tree.add(index, nodes);
-            continue;
-        }
-        tree.is_incomplete = true;
-        if matches!(layer.format, Format::Plain(_)) && !is_deep {
-            let place = Place::layer(index, Some(layer.digest));
-            findings.add(&rules::LAYER_UNREAD, place, "the layer was not looked into");
-        }
-    }
+    let tree = layers::tree(&layers, is_deep, &mut findings);
     if let (Some(against), Some(read)) = (&against, read) {
         read.compare(against, &tree, &mut findings)?;
     }
     caches::check(&caches, &claims.labels, &layers, &tree, &mut findings);
     if let Some(config) = &documents.config {
-        let passwd = passwd(&tree, &layers);
+        let passwd = layers::passwd(&tree, &layers);
         let image = ImageView {
             config,
             layers: &layers,
@@ -194,11 +181,7 @@ pub fn verify(
         image::check(&image, &mut findings);
     }
     if let (Some(rebuilt), Some(manifest)) = (&options.rebuilt, &documents.manifest) {
-        if let Some(version) = claims.get("version").filter(|version| *version != env!("CARGO_PKG_VERSION")) {
-            let message = format!("it was packed by {version}, this is {}", env!("CARGO_PKG_VERSION"));
-            findings.add(&rules::REBUILD_VERSION, Place::default(), message);
-        }
-        rebuild::check(manifest, documents.digest, rebuilt, &mut findings);
+        rebuild::check(manifest, documents.digest, claims.get("version"), rebuilt, &mut findings);
     }
     let mut findings = findings.finish(&uses);
     let verdicts = verdict::judge(&layers, tree.is_incomplete, &findings, &uses);
@@ -210,12 +193,7 @@ pub fn verify(
     Ok(Verification {
         image: source.place(),
         digest: documents.digest,
-        depth: match (&options.rebuilt, &options.against, is_deep) {
-            (_, Some(_), _) => Depth::Against,
-            (_, None, true) => Depth::Deep,
-            (Some(_), ..) => Depth::Rebuild,
-            _ => Depth::Quick,
-        },
+        depth: options.depth(),
         size: layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add),
         requests,
         bytes,
@@ -233,135 +211,4 @@ pub fn verify(
             })
             .collect(),
     })
-}
-
-/// Looks at all layers, several at a time.
-fn look(
-    source: &dyn ImageSource,
-    descriptors: &[Descriptor],
-    traffic: &Arc<Traffic>,
-    is_deep: bool,
-) -> Result<Vec<(LayerView, Findings)>, OciError> {
-    let look = || {
-        let layers = descriptors.par_iter().enumerate();
-        layers.map(|(index, descriptor)| layer::look(source, index, descriptor, traffic, is_deep)).collect()
-    };
-    match rayon::ThreadPoolBuilder::new().num_threads(LAYERS_AT_A_TIME).build() {
-        Ok(pool) => pool.install(look),
-        // Fewer threads than that are left to this user: those that there are do it.
-        Err(_) => look(),
-    }
-}
-
-/// What an image says of itself.
-struct Claims {
-    labels: BTreeMap<String, String>,
-    /// How starcar packed it.
-    recorded: Option<RecordedOptions>,
-}
-
-impl Claims {
-    fn of(
-        manifest: Option<&ImageManifest>,
-        config: Option<&ImageConfiguration>,
-        findings: &mut Findings,
-    ) -> Self {
-        let labels =
-            config.and_then(|config| config.config().as_ref()).and_then(|config| config.labels().clone());
-        let labels: BTreeMap<String, String> = labels.unwrap_or_default().into_iter().collect();
-        let annotations = manifest.and_then(|manifest| manifest.annotations().clone()).unwrap_or_default();
-        let annotations: BTreeMap<String, String> = annotations.into_iter().collect();
-        for (name, label) in &labels {
-            let other = annotations.get(name).filter(|annotation| *annotation != label);
-            if let Some(annotation) = other.filter(|_| name.starts_with(STARCAR_PREFIX)) {
-                let message = format!("the label {name} is {label:?}, the annotation {annotation:?}");
-                findings.add(&rules::LABEL_DIFFERS, Place::default(), message);
-            }
-        }
-        let recorded = RecordedOptions::read(&annotations).ok().flatten();
-        Self { labels, recorded }
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.labels.get(&format!("{STARCAR_PREFIX}{name}")).map(String::as_str)
-    }
-
-    fn is_tar(&self) -> bool {
-        self.get("layer-format") == Some(FormatChoice::Tar.name())
-    }
-
-    /// The model's directory, as layers name it.
-    fn model_directory(&self) -> &str {
-        self.get("model.directory").map_or(names::MODELS, |path| path.trim_start_matches('/'))
-    }
-
-    /// What the image is meant for.
-    fn uses(&self) -> Vec<Use> {
-        let format = if self.is_tar() { Use::Fetch } else { Use::Lazy };
-        // `KServe` knows one place.
-        if self.model_directory() != names::MODELS {
-            return vec![format];
-        }
-        // Without a shell no container is meant to run.
-        let modelcar = (!self.has_no_shell()).then_some(Use::Modelcar);
-        [format].into_iter().chain(modelcar).chain([Use::Native]).collect()
-    }
-
-    /// Whether it was packed on no base.
-    fn has_no_shell(&self) -> bool {
-        self.recorded.as_ref().is_some_and(|options| options.base == RecordedBase::Scratch)
-    }
-}
-
-/// Which layers keep others from being mounted lazily.
-fn laziness(layers: &[LayerView], claims: &Claims, findings: &mut Findings) {
-    let plain = |layer: &&LayerView| matches!(layer.format, Format::Plain(_));
-    let count = layers.iter().filter(plain).count();
-    if claims.is_tar() {
-        for (index, layer) in layers.iter().enumerate() {
-            if !matches!(layer.format, Format::Plain(Compression::None) | Format::Unknown) {
-                let message = format!("the label says tar, the layer is {}", layer.format.name());
-                findings.add(&rules::FORMAT_LABEL, Place::layer(index, Some(layer.digest)), message);
-            }
-        }
-        return;
-    }
-    if count == layers.len() {
-        if count > 0 {
-            let message = format!("the layers are {}", layer::formats(layers));
-            findings.add(&rules::IMAGE_NOT_LAZY, Place::default(), message);
-        }
-        return;
-    }
-    for (index, layer) in layers.iter().enumerate().filter(|(_, layer)| plain(layer)) {
-        let above = layers.len() - index - 1;
-        let message = format!(
-            "the layer is {}: it and the {above} above it are pulled before a container starts",
-            layer.format.name()
-        );
-        findings.add(&rules::LAYER_NOT_LAZY, Place::layer(index, Some(layer.digest)), message);
-    }
-}
-
-/// What `KServe`'s downloader cannot unpack, where it is to be used.
-fn fetching(layers: &[LayerView], findings: &mut Findings) {
-    if let Some(reason) = verdict::not_fetched(layers) {
-        let zstd = layers.iter().all(|layer| matches!(layer.format, Format::Plain(_)) && layer.members < 2);
-        let rule = if zstd { &rules::FETCH_ZSTD } else { &rules::FETCH_GZIP };
-        findings.add(rule, Place::default(), reason);
-    }
-}
-
-/// The image's password file, where it can be read.
-fn passwd(tree: &Tree, layers: &[LayerView]) -> Option<String> {
-    let found = tree.find(plain::PASSWD)?;
-    let layer = layers.get(found.layer)?;
-    if let Some(bytes) = &layer.passwd {
-        return Some(String::from_utf8_lossy(bytes).into_owned());
-    }
-    let (reader, blob) = (layer.format.reader()?, layer.blob.as_ref()?);
-    let files = Files::of(reader).ok()?;
-    let size = files.get(&found.node.path)?.size.min(plain::PASSWD_MAX);
-    let bytes = files.read(&**blob, &found.node.path, 0, usize::try_from(size).ok()?).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
 }

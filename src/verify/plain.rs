@@ -64,7 +64,9 @@ impl Lister {
         }
         let kind = match entry.kind {
             EntryType::Directory => NodeKind::Directory,
-            EntryType::Regular | EntryType::Continuous => NodeKind::Regular { size: entry.size },
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                NodeKind::Regular { size: entry.size }
+            }
             EntryType::Symlink => NodeKind::Symlink { target: target.into_owned() },
             EntryType::Link => NodeKind::Hardlink { target: clean(&target) },
             _ => NodeKind::Special,

@@ -8,13 +8,19 @@ use super::{
 };
 use crate::{digest::Digest, pack::Packed};
 
-/// Compares the image with the one that was packed again.
+/// Compares the image, which `version` packed, with the one that was packed again.
 pub(super) fn check(
     manifest: &ImageManifest,
     digest: Option<Digest>,
+    version: Option<&str>,
     rebuilt: &Packed,
     findings: &mut Findings,
 ) {
+    let own = env!("CARGO_PKG_VERSION");
+    if let Some(version) = version.filter(|version| *version != own) {
+        let message = format!("it was packed by {version}, this is {own}");
+        findings.add(&rules::REBUILD_VERSION, Place::default(), message);
+    }
     let layers = manifest.layers();
     let mut same = layers.len() == rebuilt.layers.len();
     for (index, layer) in layers.iter().enumerate() {

@@ -79,7 +79,8 @@ pub(super) fn compare(listed: Listed<'_>, entry: &TarEntry, place: &Place, findi
             differ(&rules::TAR_LINK, &format!("{:?}", toc.link_name), &format!("{link:?}"));
         }
     }
-    if (toc.dev_major, toc.dev_minor) != (entry.dev_major, entry.dev_minor) {
+    let is_device = matches!(kind, "char" | "block");
+    if is_device && (toc.dev_major, toc.dev_minor) != (entry.dev_major, entry.dev_minor) {
         let device = |major, minor| format!("{major}:{minor}");
         let (table, stream) =
             (device(toc.dev_major, toc.dev_minor), device(entry.dev_major, entry.dev_minor));

@@ -215,11 +215,11 @@ impl<'a> Walk<'a> {
             return;
         }
         let kind = fields::type_name(entry);
-        if entry.sparse {
-            self.findings.add(&rules::TAR_SPARSE, place.clone(), "it is stored with holes");
-        } else if kind.is_none() {
-            let message = format!("its type is {:?}", entry.kind);
+        if kind.is_none() {
+            let message = format!("its type is {:?}", char::from(entry.kind.as_byte()));
             self.findings.add(&rules::TAR_KIND, place.clone(), message);
+        } else if entry.sparse {
+            self.findings.add(&rules::TAR_SPARSE, place.clone(), "it is stored with holes");
         }
         let mut chunks = Vec::new();
         let mut digest = None;

@@ -1,0 +1,78 @@
+//! What an image says of itself: labels, annotations, and what follows from how it was packed. Must not know whether it
+//! is true.
+
+use std::collections::BTreeMap;
+
+use oci_spec::image::{ImageConfiguration, ImageManifest};
+
+use super::{
+    finding::{Findings, Place, Use},
+    names, rules,
+};
+use crate::{
+    oci::STARCAR_PREFIX,
+    pack::{FormatChoice, RecordedBase, RecordedOptions},
+};
+
+/// What an image says of itself.
+pub(super) struct Claims {
+    pub(super) labels: BTreeMap<String, String>,
+    /// How starcar packed it.
+    recorded: Option<RecordedOptions>,
+}
+
+impl Claims {
+    /// Reads labels and annotations, which should not contradict each other.
+    pub(super) fn of(
+        manifest: Option<&ImageManifest>,
+        config: Option<&ImageConfiguration>,
+        findings: &mut Findings,
+    ) -> Self {
+        let labels =
+            config.and_then(|config| config.config().as_ref()).and_then(|config| config.labels().clone());
+        let labels: BTreeMap<String, String> = labels.unwrap_or_default().into_iter().collect();
+        let annotations = manifest.and_then(|manifest| manifest.annotations().clone()).unwrap_or_default();
+        let annotations: BTreeMap<String, String> = annotations.into_iter().collect();
+        for (name, label) in &labels {
+            let other = annotations.get(name).filter(|annotation| *annotation != label);
+            if let Some(annotation) = other.filter(|_| name.starts_with(STARCAR_PREFIX)) {
+                let message = format!("the label {name} is {label:?}, the annotation {annotation:?}");
+                findings.add(&rules::LABEL_DIFFERS, Place::default(), message);
+            }
+        }
+        let recorded = RecordedOptions::read(&annotations).ok().flatten();
+        Self { labels, recorded }
+    }
+
+    /// A label under starcar's prefix.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.labels.get(&format!("{STARCAR_PREFIX}{name}")).map(String::as_str)
+    }
+
+    /// Whether it was packed as plain tar, on purpose.
+    pub(super) fn is_tar(&self) -> bool {
+        self.get("layer-format") == Some(FormatChoice::Tar.name())
+    }
+
+    /// The model's directory, as layers name it.
+    pub(super) fn model_directory(&self) -> &str {
+        self.get("model.directory").map_or(names::MODELS, |path| path.trim_start_matches('/'))
+    }
+
+    /// What the image is meant for.
+    pub(super) fn uses(&self) -> Vec<Use> {
+        let format = if self.is_tar() { Use::Fetch } else { Use::Lazy };
+        // `KServe` knows one place.
+        if self.model_directory() != names::MODELS {
+            return vec![format];
+        }
+        // Without a shell no container is meant to run.
+        let modelcar = (!self.has_no_shell()).then_some(Use::Modelcar);
+        [format].into_iter().chain(modelcar).chain([Use::Native]).collect()
+    }
+
+    /// Whether it was packed on no base.
+    pub(super) fn has_no_shell(&self) -> bool {
+        self.recorded.as_ref().is_some_and(|options| options.base == RecordedBase::Scratch)
+    }
+}
