@@ -24,6 +24,8 @@ const WHOLE_MAX: u64 = 16 << 20;
 const UNPACKED_MAX: u64 = 512 << 20;
 /// Bytes of a tar archive that are asked for at a time: headers of small files lie close to each other.
 const WINDOW: u64 = 32 << 10;
+/// Size of a tar block in bytes.
+const BLOCK: u64 = 512;
 /// Most windows of one archive.
 const WINDOWS_MAX: usize = 1024;
 /// Most entries that are listed.
@@ -131,6 +133,7 @@ fn headers(blob: &dyn RangeSource, layer: &Place, findings: &mut Findings) -> io
             if reader.finish().is_err() {
                 return Ok(None);
             }
+            check_end(blob.size(), layer, &mut found);
             findings.append(found);
             return Ok(Some(Listed { lister, members: 0 }));
         }
@@ -140,7 +143,9 @@ fn headers(blob: &dyn RangeSource, layer: &Place, findings: &mut Findings) -> io
         if fed.is_err() || lister.nodes.len() > ENTRIES_MAX {
             return Ok(None);
         }
-        let too_far = reader.position().saturating_add(reader.payload_left()) > blob.size();
+        // The padding of the last file may be missing.
+        let end = blob.size().next_multiple_of(BLOCK);
+        let too_far = reader.position().saturating_add(reader.payload_left()) > end;
         if too_far {
             return Ok(None);
         }
@@ -151,6 +156,14 @@ fn headers(blob: &dyn RangeSource, layer: &Place, findings: &mut Findings) -> io
     Ok(None)
 }
 
+/// Checks that a tar stream of `size` bytes ends with a block.
+pub(super) fn check_end(size: u64, layer: &Place, findings: &mut Findings) {
+    if !size.is_multiple_of(BLOCK) {
+        let message = format!("it ends after {} bytes of a block of {BLOCK}", size % BLOCK);
+        findings.add(&rules::TAR_END_UNPADDED, layer.clone(), message);
+    }
+}
+
 /// Reads a tar stream to its end.
 fn stream(mut unpacked: impl Read, layer: &Place, findings: &mut Findings) -> Option<Listed> {
     let mut reader = TarReader::new();
@@ -159,7 +172,7 @@ fn stream(mut unpacked: impl Read, layer: &Place, findings: &mut Findings) -> Op
     loop {
         let count = unpacked.read(&mut piece).ok()?;
         if count == 0 {
-            reader.finish().ok()?;
+            check_end(reader.finish().ok()?.size, layer, findings);
             return Some(Listed { lister, members: 0 });
         }
         reader.feed(piece.get(..count)?, |event| lister.hear(&event, layer, findings)).ok()?;

@@ -20,7 +20,7 @@ use crate::{
     verify::{
         finding::{Findings, Place},
         names::clean,
-        plain::Lister,
+        plain::{Lister, check_end},
         rules,
     },
 };
@@ -177,6 +177,9 @@ impl<'a> Walk<'a> {
                 return;
             }
         };
+        if self.lister.is_some() {
+            check_end(end.size, self.layer, &mut self.findings);
+        }
         if end.zeros < MARKER {
             let message = format!("{} zero bytes follow the last entry", end.zeros);
             self.findings.add(&rules::TAR_END, self.layer.clone(), message);

@@ -31,6 +31,7 @@ pub(super) const DOCUMENTS_RULES: &[&Rule] = &[
     &LAYER_NOT_LAZY,
     &IMAGE_NOT_LAZY,
     &LAYER_UNREAD,
+    &TAR_END_UNPADDED,
     &TAG_LATEST,
 ];
 
@@ -329,6 +330,17 @@ pub static LAYER_UNREAD: Rule = Rule {
     description: "a layer without a table of contents that is too large to be looked into, or cannot be unpacked",
     consequence: "What it holds is not known, so nothing is said of it",
     remedy: "--deep reads it",
+};
+
+/// A layer without a table of contents whose tar stream ends within the padding of its last file.
+pub static TAR_END_UNPADDED: Rule = Rule {
+    code: "tar-end-unpadded",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: FETCH,
+    description: "a layer without a table of contents whose tar stream ends within the padding of its last file",
+    consequence: "containerd takes it, KServe's downloader fails on it",
+    remedy: "build the layer with a tool that ends archives (umoci 0.4 does not)",
 };
 
 /// An image that is named by the tag `latest`.

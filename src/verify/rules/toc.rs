@@ -295,7 +295,7 @@ pub static ENTRY_LINK: Rule = Rule {
     depth: Depth::Quick,
     breaks: LAZY,
     description: "a link without a target",
-    consequence: "Readers refuse it, or show a link to nowhere",
+    consequence: "Readers show a link to nowhere; on a hard link without a target stargz-snapshotter itself dies, and all lazy mounts of the node with it",
     remedy: "pack the image again",
 };
 
