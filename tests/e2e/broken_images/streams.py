@@ -95,7 +95,7 @@ def sparse(header):
     return fix_checksum(gnu + bytes(1) + b"%011o\0" % 512 + header[495:])
 
 
-@deep("tar-sparse", image="tar", also=["models-special"])
+@deep("tar-kind", image="tar", also=["models-special"])
 def tar_sparse_of_old(image):
     """A plain layer has a file that is stored with holes, in GNU tar's own format."""
     at = small(image).place("models/empty.txt")
