@@ -151,7 +151,7 @@ def tar_end_missing(image):
     weights(image).bend("members", lambda members: [members[0][:-1024]])
 
 
-@deep("tar-end", image="tar", also=["layer-unread"])
+@case("tar-end-unpadded", image="tar", also=["tar-end"])
 def tar_end_in_padding(image):
     """A plain layer ends with the last byte of its last file, as umoci's do."""
     weights(image).bend("members", lambda members: [members[0][: -1024 - len(padding(weights(image).entry(WEIGHTS).data))]])
