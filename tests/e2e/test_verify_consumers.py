@@ -4,6 +4,7 @@ differ, broken_images/disagreements.py says why."""
 import functools
 import json
 import os
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -64,7 +65,9 @@ class Corpus:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    return Corpus(tmp_path_factory.mktemp("corpus"))
+    root = tmp_path_factory.mktemp("corpus")
+    yield Corpus(root)
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="module")

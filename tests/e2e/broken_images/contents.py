@@ -2,6 +2,8 @@
 
 import functools
 import json
+import tomllib
+from pathlib import Path
 
 from . import CONTENT, case
 from .sound import CONFIG, WEIGHTS
@@ -289,8 +291,6 @@ def cache_label_differs(image):
 
 def _version():
     """The version of this checkout: labels of others are not judged."""
-    from pathlib import Path
-    import tomllib
     return tomllib.loads((Path(__file__).parents[3] / "Cargo.toml").read_text())["package"]["version"]
 
 

@@ -95,7 +95,7 @@ def sparse(header):
     return fix_checksum(gnu + bytes(1) + b"%011o\0" % 512 + header[495:])
 
 
-@deep("tar-sparse", image="tar", also=["models-special"])
+@deep("tar-kind", image="tar", also=["models-special"])
 def tar_sparse_of_old(image):
     """A plain layer has a file that is stored with holes, in GNU tar's own format."""
     at = small(image).place("models/empty.txt")
@@ -151,7 +151,7 @@ def tar_end_missing(image):
     weights(image).bend("members", lambda members: [members[0][:-1024]])
 
 
-@deep("tar-end", image="tar", also=["layer-unread"])
+@case("tar-end-unpadded", image="tar", also=["tar-end"])
 def tar_end_in_padding(image):
     """A plain layer ends with the last byte of its last file, as umoci's do."""
     weights(image).bend("members", lambda members: [members[0][: -1024 - len(padding(weights(image).entry(WEIGHTS).data))]])

@@ -324,7 +324,7 @@ def _odd(name, fields):
 
 
 for _name, _of in ODD.items():
-    add(_name, _odd(*_of), "entry-fields", also=["tar-device"] if "device" in _name else ())
+    add(_name, _odd(*_of), "entry-fields")
 
 
 # Links and parents.
