@@ -102,7 +102,7 @@ pub(super) fn tree(layers: &[LayerView], is_deep: bool, findings: &mut Findings)
             continue;
         }
         tree.is_incomplete = true;
-        if matches!(layer.format, Format::Plain(_) | Format::Broken(_)) && !is_deep {
+        if matches!(layer.format, Format::Plain(_)) && !is_deep {
             let place = Place::layer(index, Some(layer.digest));
             findings.add(&rules::LAYER_UNREAD, place, "the layer was not looked into");
         }

@@ -177,6 +177,12 @@ def layer_media_type_of_tar(image):
     image.layers[1].bend("descriptor", setting(mediaType="application/vnd.example.model.v1.tar"))
 
 
+@document("layer-type-skipped", "layer-docker-type", image="tar")
+def layer_type_skipped(image):
+    """The small files' layer is of Docker's type for plain tar, which containerd knows and kserve-storage does not."""
+    image.layers[1].bend("descriptor", setting(mediaType="application/vnd.docker.image.rootfs.diff.tar"))
+
+
 @document("layer-not-tar")
 def layer_compressed_and_said_plain(image):
     """The media type says tar, the layer is compressed."""
@@ -367,6 +373,12 @@ def format_label(image):
 def label_differs(image):
     """A label and the annotation of the same name differ."""
     image.bend("manifest", setting(annotations={"dev.starcar.model.directory": "/elsewhere"}))
+
+
+@case("options-malformed", at=CONTENT)
+def options_malformed(image):
+    """The annotation of the options that the image was packed with is no JSON."""
+    image.bend("manifest", setting(annotations={"dev.starcar.pack.options": "{"}))
 
 
 @case("layer-unread", image="zstd", also=["image-not-lazy"])

@@ -150,6 +150,13 @@ def chunk_digest_malformed(image):
     further(image, 1, chunkDigest="sha1:" + "0" * 40)
 
 
+@case("passwd-unread", also=["chunk-digest-differs", "file-digest-differs"])
+def passwd_unread(image):
+    """The password file's digest is another one's."""
+    other = digest_of(b"another file")
+    image.layers[0].listed("etc/passwd", lambda entry: entry.update(digest=other, chunkDigest=other))
+
+
 @case("chunk-first-small")
 def chunk_first_small(image):
     """The first chunk has less than 64 KiB."""

@@ -360,6 +360,13 @@ def parent_missing(image):
     weights(image).entries.remove(weights(image).entry("models"))
 
 
+@case("parent-symlink")
+def parent_is_a_link(image):
+    """A file lies below a symbolic link to a directory."""
+    at = image.layers[0].place("dev")
+    image.layers[0].entries[at:at] = [Entry("sbin", "symlink", mode=0o777, link="bin"), Entry("sbin/init")]
+
+
 @case("parent-kind", also=["tar-type"])
 def parent_is_a_file(image):
     """A file lies below a file."""

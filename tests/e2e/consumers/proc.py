@@ -1,5 +1,6 @@
 """Processes that end with the tests."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,16 @@ def run(*argv, timeout=600, check=True, **kw):
     """Runs a command to its end and gives its CompletedProcess, text captured."""
     argv = [str(a) for a in argv]
     kw.setdefault("stdin", subprocess.DEVNULL)
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, **kw)
+    done = None
+    for attempt in range(3):
+        try:
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, **kw)
+            break
+        except OSError as error:
+            # Seen once in some hundred starts of large Go programs while memory was short: the kernel could not read the
+            # program. It says nothing of what is tested.
+            if error.errno != errno.EFAULT or attempt == 2:
+                raise
     if check and done.returncode != 0:
         raise Failed(
             f"exit {done.returncode}: {' '.join(argv)}\n--- stdout\n{done.stdout[-4000:]}\n--- stderr\n{done.stderr[-8000:]}"
