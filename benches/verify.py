@@ -53,7 +53,7 @@ class Bench:
         """Seconds, what starcar says it read, and what the registry sent."""
         self.registry.reset()
         begin = time.perf_counter()
-        process = subprocess.Popen([self.starcar, "verify", image, "--format", "json", "--quiet", *arguments],
+        process = subprocess.Popen([self.starcar, "verify", image, "--format", "json", *arguments],
                                    env=self.env, stdout=subprocess.PIPE)
         said = json.load(process.stdout)
         _, status, usage = os.wait4(process.pid, 0)

@@ -304,6 +304,11 @@ fn of_oci(error: &OciError) -> u8 {
         {
             exit_code::SNAPSHOT
         }
+        OciError::ReadBlob { cause, .. }
+            if cause.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<RegistryError>) =>
+        {
+            exit_code::REGISTRY
+        }
         OciError::Registry(_) | OciError::TagTaken { .. } | OciError::BlobTooLarge { .. } => {
             exit_code::REGISTRY
         }

@@ -8,6 +8,7 @@ use oci_spec::image::{ImageConfiguration, ImageManifest};
 use super::{
     finding::{Findings, Place, Use},
     names, rules,
+    tree::Tree,
 };
 use crate::{
     oci::STARCAR_PREFIX,
@@ -56,6 +57,21 @@ impl Claims {
     /// Whether it was packed as plain tar, on purpose.
     pub(super) fn is_tar(&self) -> bool {
         self.get("layer-format") == Some(FormatChoice::Tar.name())
+    }
+
+    /// What the label says that is no format.
+    pub(super) fn unknown_format(&self) -> Option<&str> {
+        let known = ["estargz", FormatChoice::Tar.name()];
+        self.get("layer-format").filter(|format| !known.contains(format))
+    }
+
+    /// Compares what it says with the files that there are.
+    pub(super) fn check(&self, tree: &Tree, findings: &mut Findings) {
+        let directory = self.model_directory();
+        if self.get("model.directory").is_some() && !tree.is_incomplete && !tree.has(directory) {
+            let message = format!("the label says that the model is at {directory:?}, where nothing is");
+            findings.add(&rules::MODEL_LABEL, Place::default(), message);
+        }
     }
 
     /// The model's directory, as layers name it.

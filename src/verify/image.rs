@@ -78,12 +78,20 @@ fn tools(image: &ImageView<'_>, config: &Config, findings: &mut Findings) {
     };
     let missing = |tool: &str| !runs(tool) && !image.tree.is_incomplete;
     if missing("sh") {
-        findings.add(&rules::SHELL_MISSING, Place::default(), format!("there is no `sh` in {path}"));
+        findings.add(
+            &rules::SHELL_MISSING,
+            Place::default(),
+            format!("there is no `sh` in {path} that may be executed"),
+        );
         // The others are run by it.
         return;
     }
     for tool in TOOLS.into_iter().filter(|tool| missing(tool)) {
-        findings.add(&rules::TOOL_MISSING, Place::default(), format!("there is no `{tool}` in {path}"));
+        findings.add(
+            &rules::TOOL_MISSING,
+            Place::default(),
+            format!("there is no `{tool}` in {path} that may be executed"),
+        );
     }
 }
 

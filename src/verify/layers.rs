@@ -54,10 +54,13 @@ pub(super) fn look(
     Ok(layers)
 }
 
-/// Which layers keep others from being mounted lazily.
-pub(super) fn laziness(layers: &[LayerView], claims: &Claims, findings: &mut Findings) {
+/// Which layers keep others from being mounted lazily; `is_wanted` says that somebody wants that.
+pub(super) fn laziness(layers: &[LayerView], claims: &Claims, is_wanted: bool, findings: &mut Findings) {
     let plain = |layer: &&LayerView| matches!(layer.format, Format::Plain(_));
     let count = layers.iter().filter(plain).count();
+    if let Some(label) = claims.unknown_format() {
+        findings.add(&rules::FORMAT_LABEL, Place::default(), format!("the label says {label:?}"));
+    }
     if claims.is_tar() {
         for (index, layer) in layers.iter().enumerate() {
             if !matches!(layer.format, Format::Plain(Compression::None) | Format::Unknown) {
@@ -65,7 +68,10 @@ pub(super) fn laziness(layers: &[LayerView], claims: &Claims, findings: &mut Fin
                 findings.add(&rules::FORMAT_LABEL, Place::layer(index, Some(layer.digest)), message);
             }
         }
-        return;
+        // It was made so on purpose.
+        if !is_wanted {
+            return;
+        }
     }
     if count == layers.len() {
         if count > 0 {

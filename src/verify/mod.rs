@@ -160,7 +160,7 @@ pub fn verify(
         let whole = Whole { source, manifest, config, threads, against: against.as_ref(), observer };
         read = Some(whole.read(&mut layers, &traffic, &mut findings)?);
     }
-    layers::laziness(&layers, &claims, &mut findings);
+    layers::laziness(&layers, &claims, uses.contains(&Use::Lazy), &mut findings);
     if uses.contains(&Use::Fetch) {
         layers::fetching(&layers, &mut findings);
     }
@@ -168,6 +168,7 @@ pub fn verify(
     if let (Some(against), Some(read)) = (&against, read) {
         read.compare(against, &tree, &mut findings)?;
     }
+    claims.check(&tree, &mut findings);
     caches::check(&caches, &claims.labels, &layers, &tree, &mut findings);
     if let Some(config) = &documents.config {
         let passwd = layers::passwd(&tree, &layers, &mut findings);

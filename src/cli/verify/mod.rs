@@ -9,7 +9,10 @@ use clap::{Args, ValueEnum};
 
 pub(super) use self::packed::verify_packed;
 
-use super::{CliError, ProgressArguments, RegistryArguments, exit_code, output, parse, progress::Progress};
+use super::{
+    CliError, ProgressArguments, ProgressChoice, RegistryArguments, exit_code, output, parse,
+    progress::Progress,
+};
 use crate::{
     oci::{self, ImageSource, Platform, Target, read_image},
     pack::{PackError, RecordedOptions},
@@ -52,8 +55,9 @@ pub(super) struct VerifyArguments {
     /// How the answer is printed
     #[arg(long, value_enum, default_value_t = FormatArgument::Table)]
     format: FormatArgument,
-    #[command(flatten)]
-    progress: ProgressArguments,
+    /// How progress is shown where all is read: `auto` draws a bar on a terminal
+    #[arg(long, value_enum, default_value_t = ProgressChoice::Auto)]
+    progress: ProgressChoice,
     #[command(flatten, next_help_heading = "Registry")]
     registry: RegistryArguments,
 }
@@ -117,7 +121,7 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
         rebuilt,
         uses: arguments.uses.iter().copied().map(Use::from).collect(),
     };
-    let progress = Progress::new(&arguments.progress);
+    let progress = Progress::new(&ProgressArguments { progress: arguments.progress, quiet: false });
     let verification = verify(&*source, &options, &progress)?;
     progress.finish();
     match arguments.format {

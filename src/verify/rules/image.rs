@@ -30,6 +30,7 @@ pub(super) const IMAGE_RULES: &[&Rule] = &[
     &FETCH_ZSTD,
     &FORMAT_LABEL,
     &LABEL_DIFFERS,
+    &MODEL_LABEL,
     &OPTIONS_MALFORMED,
     &CACHE_LABEL_MALFORMED,
     &CACHE_MISSING,
@@ -99,7 +100,7 @@ pub static SHELL_MISSING: Rule = Rule {
     severity: Severity::Error,
     depth: Depth::Quick,
     breaks: MODELCAR,
-    description: "an image without `sh` in its PATH",
+    description: "an image without an `sh` in its PATH that may be executed",
     consequence: "Modelcar containers run `sh -c …`: they do not start",
     remedy: "pack on a base with a shell (--base), or serve with oci+native://",
 };
@@ -288,6 +289,17 @@ pub static LABEL_DIFFERS: Rule = Rule {
     breaks: NONE,
     description: "a label that says something else than the annotation of the same name",
     consequence: "Which of them is right cannot be told",
+    remedy: "pack the image again",
+};
+
+/// A label that says that the model is where nothing is.
+pub static MODEL_LABEL: Rule = Rule {
+    code: "model-label",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a label that says that the model is where nothing is",
+    consequence: "Tools that go by the label do not find the model",
     remedy: "pack the image again",
 };
 

@@ -25,6 +25,7 @@ pub(super) const TOC_RULES: &[&Rule] = &[
     &ENTRY_NAME_UNCLEAN,
     &ENTRY_DUPLICATE,
     &ENTRY_TYPE,
+    &ENTRY_NUMBER,
     &ENTRY_MODE,
     &ENTRY_TIME,
     &ENTRY_LINK,
@@ -142,7 +143,7 @@ pub static TOC_UNREADABLE: Rule = Rule {
     depth: Depth::Quick,
     breaks: LAZY,
     description: "a table of contents that is not a gzip member with a tar entry with JSON in it",
-    consequence: "The snapshotter cannot mount the layer",
+    consequence: "The snapshotter cannot mount the layer; a JSON reader as lax as Go's takes some that strict ones refuse (null, -1, no UTF-8)",
     remedy: "pack the image again",
 };
 
@@ -264,6 +265,17 @@ pub static ENTRY_TYPE: Rule = Rule {
     breaks: LAZY,
     description: "an entry of a type that the format does not have",
     consequence: "Readers leave it out, or refuse the layer",
+    remedy: "pack the image again",
+};
+
+/// An entry with a number of more than 63 bits.
+pub static ENTRY_NUMBER: Rule = Rule {
+    code: "entry-number",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: LAZY,
+    description: "an entry with a number of more than 63 bits",
+    consequence: "Readers written in Go refuse the whole table of contents, the snapshotter's among them",
     remedy: "pack the image again",
 };
 

@@ -59,6 +59,21 @@ fn fields(entry: &TocEntry, place: &impl Fn() -> Place, findings: &mut Findings)
         findings.add(&rules::ENTRY_TYPE, place(), format!("its type is {kind:?}"));
         return;
     }
+    let numbers = [
+        ("size", entry.size),
+        ("mode", entry.mode),
+        ("uid", entry.uid),
+        ("gid", entry.gid),
+        ("devMajor", entry.dev_major),
+        ("devMinor", entry.dev_minor),
+        ("offset", entry.offset),
+        ("chunkOffset", entry.chunk_offset),
+        ("chunkSize", entry.chunk_size),
+        ("innerOffset", entry.inner_offset),
+    ];
+    for (field, number) in numbers.into_iter().filter(|(_, number)| i64::try_from(*number).is_err()) {
+        findings.add(&rules::ENTRY_NUMBER, place(), format!("its {field} is {number}"));
+    }
     if entry.mode & !MODE_BITS != 0 {
         findings.add(&rules::ENTRY_MODE, place(), format!("its mode is {:o} (octal)", entry.mode));
     }

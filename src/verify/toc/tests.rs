@@ -88,6 +88,7 @@ fn entries() {
     assert_eq!(after(|e| e[6].name = "stargz.index.json".to_owned()), ["toc-reserved-name"]);
     assert_eq!(after(|e| e[6].entry_type = "socket".to_owned()), ["entry-type"]);
     assert_eq!(after(|e| e[6].mode = 0o100_644), ["entry-mode"]);
+    assert_eq!(after(|e| e[6].uid = 1 << 63), ["entry-number"]);
     assert_eq!(after(|e| e[6].modified = "yesterday".to_owned()), ["entry-time"]);
     assert_eq!(after(|e| e[7].link_name.clear()), ["entry-link"]);
     assert_eq!(after(|e| e[8].link_name.clear()), ["entry-link"]);
