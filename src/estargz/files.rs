@@ -72,6 +72,8 @@ impl Files {
             if entry.entry_type != "reg" {
                 continue;
             }
+            let path = clean(&entry.name);
+            let is_same = |name: &str| *name == entry.name || clean(name) == path;
             let mut file = File { size: entry.size, chunks: Vec::new() };
             let mut next = Some(entry).filter(|entry| entry.size > 0);
             let mut end = 0;
@@ -100,19 +102,19 @@ impl Files {
                     digest,
                 });
                 end += length;
-                next = rest.next_if(|next| next.entry_type == "chunk" && next.name == entry.name);
+                next = rest.next_if(|next| next.entry_type == "chunk" && is_same(&next.name));
             }
             if end != entry.size {
                 return Err(broken("chunks are missing"));
             }
-            if by_path.insert(clean(&entry.name), file).is_some() {
+            if by_path.insert(path, file).is_some() {
                 return Err(broken("there are two"));
             }
         }
         Ok(Self { by_path })
     }
 
-    /// The files by path, without `/` or `./` before it, in alphabetical order.
+    /// The files by path, without empty parts and `.` in it, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &File)> {
         self.by_path.iter().map(|(path, file)| (path.as_str(), file))
     }
@@ -165,13 +167,10 @@ fn holds_data(entry: &TocEntry) -> bool {
     entry.entry_type == "chunk" || (entry.entry_type == "reg" && entry.size > 0)
 }
 
-fn clean(path: &str) -> String {
-    let path = path.trim_end_matches('/');
-    let mut rest = path;
-    while let Some(shorter) = rest.strip_prefix("./").or_else(|| rest.strip_prefix('/')) {
-        rest = shorter;
-    }
-    rest.to_owned()
+/// `path` without empty parts and `.`, as readers look files up; empty for the root itself.
+pub(crate) fn clean(path: &str) -> String {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    parts.join("/")
 }
 
 /// Decompresses a chunk into `to` and compares it with its digest.
@@ -275,5 +274,34 @@ impl Read for Ranges<'_> {
                 Err(told)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::estargz::toc::{Toc, VERSION};
+
+    #[test]
+    fn chunks_belong_to_a_file_however_its_path_is_written() {
+        let entry = |name: &str, entry_type: &str, chunk_offset| TocEntry {
+            name: name.to_owned(),
+            entry_type: entry_type.to_owned(),
+            size: if chunk_offset == 0 { 10 } else { 0 },
+            chunk_offset,
+            chunk_size: 5,
+            ..TocEntry::default()
+        };
+        let of = |chunk: &str| {
+            let entries = vec![entry("models/x", "reg", 0), entry(chunk, "chunk", 5)];
+            let toc = Toc { version: VERSION, entries };
+            let toc_digest = Digest::of(b"");
+            Files::of(&EstargzReader { toc, toc_digest, toc_offset: 100, is_legacy: false, trailing: 0 })
+        };
+        for name in ["models/x", "./models/x", "/models//./x"] {
+            let files = of(name).unwrap();
+            assert_eq!(files.get(name).unwrap().chunks.len(), 2, "{name}");
+        }
+        assert!(of("models/y").is_err());
     }
 }

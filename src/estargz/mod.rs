@@ -32,6 +32,7 @@ mod reader;
 pub mod toc;
 mod writer;
 
+pub(crate) use self::files::clean;
 pub use self::{
     files::{Chunk, File, Files},
     reader::{EstargzReader, ReadError},

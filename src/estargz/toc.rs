@@ -2,16 +2,21 @@
 //!
 //! Source: stargz-snapshotter, `docs/estargz.md`, section "TOC". Must not know how the entries came about.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, SecondsFormat};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 
 use crate::layer::{Entry, EntryKind, WrittenEntry};
 
 /// The TOC's one known version.
 pub const VERSION: u32 = 1;
+/// Most entries that are read: in memory each takes many times the bytes that it needs in JSON.
+const ENTRIES_MAX: usize = 2_000_000;
 
 /// Table of contents of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +24,7 @@ pub struct Toc {
     /// Version of the format, always 1.
     pub version: u32,
     /// Entries in physical order; a file's further chunks follow its `reg` entry.
+    #[serde(deserialize_with = "bounded")]
     pub entries: Vec<TocEntry>,
 }
 
@@ -82,6 +88,35 @@ pub struct TocEntry {
     /// Where the chunk begins in its decompressed member, in bytes.
     #[serde(skip_serializing_if = "is_zero")]
     pub inner_offset: u64,
+}
+
+/// Reads no more than [`ENTRIES_MAX`] entries.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<TocEntry>, D::Error> {
+    deserializer.deserialize_seq(Entries { most: ENTRIES_MAX })
+}
+
+/// Reads a list of entries, and stops where there are too many.
+struct Entries {
+    most: usize,
+}
+
+impl<'de> Visitor<'de> for Entries {
+    type Value = Vec<TocEntry>;
+
+    fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        to.write_str("a list of entries")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = list.next_element()? {
+            if entries.len() == self.most {
+                return Err(A::Error::custom(format_args!("it has more than {} entries", self.most)));
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
 }
 
 // The signature that serde's `skip_serializing_if` asks for.
@@ -220,6 +255,14 @@ mod tests {
         }
         "#);
         assert_eq!(serde_json::from_str::<Toc>(&json).unwrap(), toc);
+    }
+
+    #[test]
+    fn too_many_entries_are_refused() {
+        let read = |json: &str| serde_json::Deserializer::from_str(json).deserialize_seq(Entries { most: 2 });
+        assert_eq!(read("[{}, {}]").unwrap().len(), 2);
+        let error = read(r#"[{"name": "a"}, {}, {}"#).unwrap_err();
+        assert!(error.to_string().starts_with("it has more than 2 entries"), "{error}");
     }
 
     #[test]

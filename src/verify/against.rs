@@ -2,7 +2,7 @@
 //! read before. A file whose digest the snapshot knows is not read. Must not know how images are read.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
 };
 
@@ -13,6 +13,7 @@ use super::{
     finding::{Findings, Place},
     names::is_below,
     rules,
+    tree::{Node, NodeKind, Placed, Tree},
 };
 use crate::{
     blob::{Source, SourceError},
@@ -30,7 +31,7 @@ pub(super) struct Against<'a> {
     by_path: HashMap<String, &'a SnapshotFile>,
 }
 
-/// A file of the image, in the layer of this index.
+/// What a file of the image holds, in the layer of this index.
 pub(super) type InLayer = (usize, ReadFile);
 
 impl<'a> Against<'a> {
@@ -46,33 +47,38 @@ impl<'a> Against<'a> {
         match self.by_path.get(path) {
             Some(file) if needs_git(file) => Wanted::WithGit,
             Some(_) => Wanted::Sha256,
-            // To hear of it; there is nothing to compare it with.
-            None if self.is_model(path) => Wanted::Sha256,
-            None => Wanted::No,
+            // Links of the model may lead to any file.
+            None => Wanted::Sha256,
         }
     }
 
-    /// Compares the snapshot with the image's regular files and hard links, by path; of several layers that have one the
-    /// topmost counts. Reads the files of the snapshot whose digests are not known, as many at a time as this thread's
+    /// Compares the snapshot with the image: `tree`, and what the regular files and hard links in it hold, by path, as far
+    /// as that was read. Reads the files of the snapshot whose digests are not known, as many at a time as this thread's
     /// pool has threads.
     ///
     /// # Errors
     /// When a file of the snapshot cannot be read, or changed since it was opened.
     pub(super) fn compare(
         &self,
+        tree: &Tree,
         files: &BTreeMap<String, InLayer>,
-        links: &BTreeMap<String, String>,
         findings: &mut Findings,
     ) -> Result<(), SourceError> {
-        let mut unknown = Vec::new();
+        let (mut unknown, mut unread, mut led) = (Vec::new(), Vec::new(), HashSet::new());
         for file in &self.snapshot.files {
             let path = format!("{}/{}", self.directory, file.path);
-            // A link to a link is none that layers have.
-            let found = files.get(&path).or_else(|| files.get(links.get(&path)?));
-            let Some((layer, read)) = found else {
-                let message = format!("the snapshot has {}, the image does not", file.path.escape_debug());
-                findings.add(&rules::SOURCE_MISSING, Place::default().file(path), message);
-                continue;
+            let (layer, read) = match find(&path, tree, files, &mut led) {
+                Found::Read(found) => found,
+                Found::Unread => {
+                    unread.push(path);
+                    continue;
+                }
+                Found::Missing => {
+                    let message =
+                        format!("the snapshot has {}, the image does not", file.path.escape_debug());
+                    findings.add(&rules::SOURCE_MISSING, Place::default().file(path), message);
+                    continue;
+                }
             };
             let place = Place::layer(*layer, None).file(path);
             let size = file.stamp.size;
@@ -87,6 +93,14 @@ impl<'a> Against<'a> {
                 None => unknown.push((file, read.sha256, place)),
             }
         }
+        if let Some(first) = unread.first() {
+            let (count, all) = (unread.len(), self.snapshot.files.len());
+            let message = format!(
+                "{count} of the snapshot's {all} files could not be compared, the first is {}",
+                first.escape_debug()
+            );
+            findings.add(&rules::SOURCE_UNREAD, Place::default(), message);
+        }
         let hashed: Vec<_> = unknown.par_iter().map(|(file, ..)| digest(file)).collect();
         for ((_, actual, place), expected) in unknown.into_iter().zip(hashed) {
             let expected = expected?;
@@ -95,24 +109,19 @@ impl<'a> Against<'a> {
                 findings.add(&rules::SOURCE_DIFFERS, place, message);
             }
         }
-        self.extra(files, links, findings);
+        self.extra(tree, &led, findings);
         Ok(())
     }
 
-    /// What the image has and the snapshot does not.
-    fn extra(
-        &self,
-        files: &BTreeMap<String, InLayer>,
-        links: &BTreeMap<String, String>,
-        findings: &mut Findings,
-    ) {
-        let layer_of = |path: &str| files.get(path).map(|(layer, _)| *layer);
-        for path in files.keys().chain(links.keys().filter(|path| !files.contains_key(*path))) {
-            if self.by_path.contains_key(path) || !self.is_model(path) {
+    /// What the image has and the snapshot does not, but for what files of the snapshot are links to.
+    fn extra(&self, tree: &Tree, led: &HashSet<String>, findings: &mut Findings) {
+        for placed in tree.below(self.directory) {
+            let path = placed.node.path.as_str();
+            let is_file = matches!(placed.node.kind, NodeKind::Regular { .. } | NodeKind::Hardlink { .. });
+            if !is_file || self.by_path.contains_key(path) || led.contains(path) || !self.is_model(path) {
                 continue;
             }
-            let place = layer_of(path).map_or_else(Place::default, |layer| Place::layer(layer, None));
-            let place = place.file(path);
+            let place = Place::layer(placed.layer, None).file(path);
             match self.reason(path) {
                 Some(reason) => {
                     let message = format!("packing the snapshot leaves it out: {reason}");
@@ -138,6 +147,37 @@ impl<'a> Against<'a> {
     fn is_model(&self, path: &str) -> bool {
         is_below(path, self.directory) && !self.others.iter().any(|other| is_below(path, other))
     }
+}
+
+/// What a path of the image leads to.
+enum Found<'f> {
+    Read(&'f InLayer),
+    /// Perhaps a file, but its layer could not be read.
+    Unread,
+    Missing,
+}
+
+/// Follows symbolic links from `path`, and remembers in `led` where they lead to.
+fn find<'f>(
+    path: &str,
+    tree: &Tree,
+    files: &'f BTreeMap<String, InLayer>,
+    led: &mut HashSet<String>,
+) -> Found<'f> {
+    let absent = if tree.is_incomplete { Found::Unread } else { Found::Missing };
+    let Some(at) = tree.resolve(path) else { return absent };
+    let found = match (files.get(&at), tree.find(&at)) {
+        (Some(read), _) => Found::Read(read),
+        // A hard link through a directory that is a symbolic link.
+        (None, Some(Placed { node: Node { kind: NodeKind::Regular { .. }, path, .. }, .. })) => {
+            files.get(path).map_or(Found::Unread, Found::Read)
+        }
+        (None, _) => return absent,
+    };
+    if at != path {
+        led.insert(at);
+    }
+    found
 }
 
 /// Whether nothing but Git's digest is known of a file.
@@ -228,19 +268,25 @@ mod tests {
         }
     }
 
-    fn found(
-        snapshot: &Snapshot,
-        files: &BTreeMap<String, InLayer>,
-        links: &BTreeMap<String, String>,
-    ) -> Vec<Finding> {
+    /// The tree of those files.
+    fn tree(files: &BTreeMap<String, InLayer>) -> Tree {
+        let mut tree = Tree::default();
+        for (path, (layer, read)) in files {
+            let kind = NodeKind::Regular { size: read.size };
+            tree.add(*layer, &[Node { path: path.clone(), kind, mode: 0o644, uid: 0, gid: 0 }]);
+        }
+        tree
+    }
+
+    fn found(snapshot: &Snapshot, tree: &Tree, files: &BTreeMap<String, InLayer>) -> Vec<Finding> {
         let mut findings = Findings::default();
         let others = ["models/.starcar/cache".to_owned()];
-        Against::new(snapshot, "models", &others).compare(files, links, &mut findings).unwrap();
+        Against::new(snapshot, "models", &others).compare(tree, files, &mut findings).unwrap();
         findings.finish(&Use::ALL)
     }
 
     fn told(snapshot: &Snapshot, files: &BTreeMap<String, InLayer>) -> Vec<(&'static str, String)> {
-        found(snapshot, files, &BTreeMap::new())
+        found(snapshot, &tree(files), files)
             .into_iter()
             .map(|found| (found.rule.code, found.place.file.unwrap()))
             .collect()
@@ -255,11 +301,49 @@ mod tests {
             files.insert(other.to_owned(), (0, read(other, "other")));
         }
         assert_eq!(told(&snapshot, &files), []);
-        // Two names of one file.
-        let (layer, data) = files.remove("models/sub/data").unwrap();
-        files.insert("else/where".to_owned(), (layer, data));
-        let links = BTreeMap::from([("models/sub/data".to_owned(), "else/where".to_owned())]);
-        assert_eq!(found(&snapshot, &files, &links), []);
+    }
+
+    /// As other builders lay files out: of names that are links to blobs.
+    #[test]
+    fn symbolic_links_are_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshot = snapshot(directory.path());
+        let mut files = image();
+        for (from, to) in
+            [("models/config.json", "models/blobs/abc"), ("models/sub/data", "models/real/data")]
+        {
+            let file = files.remove(from).unwrap();
+            files.insert(to.to_owned(), file);
+        }
+        let link = |path: &str, target: &str| {
+            let kind = NodeKind::Symlink { target: target.to_owned() };
+            Node { path: path.to_owned(), kind, mode: 0o777, uid: 0, gid: 0 }
+        };
+        let mut tree = tree(&files);
+        tree.add(3, &[link("models/config.json", "blobs/abc"), link("models/sub", "/models/real")]);
+        assert_eq!(found(&snapshot, &tree, &files), []);
+        tree.add(4, &[link("models/config.json", "blobs/gone")]);
+        let codes: Vec<_> = found(&snapshot, &tree, &files).iter().map(|found| found.rule.code).collect();
+        assert_eq!(codes, ["source-missing", "source-extra"]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_told_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let snapshot = snapshot(directory.path());
+        let mut files = image();
+        let whole = tree(&files);
+        files.retain(|path, _| path == "models/notes.txt");
+        let mut part = tree(&files);
+        part.is_incomplete = true;
+        // A layer of which not even the names are known, and one of which no more is.
+        for tree in [part, whole] {
+            let found = found(&snapshot, &tree, &files);
+            let told: Vec<_> = found.iter().map(|found| (found.rule.code, found.message.as_str())).collect();
+            let message =
+                "2 of the snapshot's 3 files could not be compared, the first is models/config.json";
+            assert_eq!(told, [("source-unread", message)]);
+        }
     }
 
     #[test]
@@ -302,7 +386,7 @@ mod tests {
         let others = [];
         let against = Against::new(&snapshot, "models", &others);
         let wanted = ["models/config.json", "models/notes.txt", "models/more", "bin/sh"];
-        let expected = [Wanted::WithGit, Wanted::Sha256, Wanted::Sha256, Wanted::No];
+        let expected = [Wanted::WithGit, Wanted::Sha256, Wanted::Sha256, Wanted::Sha256];
         assert_eq!(wanted.map(|path| against.wanted(path)), expected);
         let mut files = image();
         assert_eq!(told(&snapshot, &files), []);
@@ -323,7 +407,7 @@ mod tests {
         fs::write(directory.path().join("other"), "{}").unwrap();
         changed.stamp = FileStamp::of(&fs::metadata(directory.path().join("other")).unwrap());
         let against = Against::new(&snapshot, "models", &[]);
-        let error = against.compare(&image(), &BTreeMap::new(), &mut Findings::default()).unwrap_err();
+        let error = against.compare(&tree(&image()), &image(), &mut Findings::default()).unwrap_err();
         assert!(error.to_string().contains("changed"), "{error}");
     }
 }

@@ -1,13 +1,9 @@
 //! Paths as layers write them, and as all readers take them. Must not know what lies there.
 
+pub(super) use crate::estargz::clean;
+
 /// Where `KServe` looks for the model, as layers name it.
 pub(super) const MODELS: &str = "models";
-
-/// `path` without empty parts and `.`, as readers look files up; empty for the root itself.
-pub(super) fn clean(path: &str) -> String {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    parts.join("/")
-}
 
 /// Whether `path` is written as [`clean`] has it, but for a slash at its end.
 fn is_clean(path: &str) -> bool {

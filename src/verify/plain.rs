@@ -29,7 +29,10 @@ const BLOCK: u64 = 512;
 /// Most windows of one archive.
 const WINDOWS_MAX: usize = 1024;
 /// Most entries that are listed.
-const ENTRIES_MAX: usize = 1 << 20;
+pub(super) const ENTRIES_MAX: usize = 1 << 20;
+/// Largest window of a zstd frame, as the power of two of its bytes: that of `zstd --ultra`, and what a decoder takes
+/// that is not told otherwise. A frame may state one of terabytes.
+pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Largest password file that is kept, in bytes.
 const PASSWD_MAX: u64 = 1 << 20;
 /// The file that names users.
@@ -74,9 +77,11 @@ impl Lister {
             _ => NodeKind::Special,
         };
         let path = clean(&name);
-        self.is_passwd = path == PASSWD && entry.size <= PASSWD_MAX;
-        if self.is_passwd {
-            self.passwd = Some(Vec::new());
+        // What a link leads to is not here.
+        let has_content = matches!(kind, NodeKind::Regular { .. }) && !entry.sparse;
+        self.is_passwd = path == PASSWD && has_content && entry.size <= PASSWD_MAX;
+        if path == PASSWD {
+            self.passwd = self.is_passwd.then(Vec::new);
         }
         let node = Node { path, kind, mode: entry.mode & 0o7777, uid: entry.uid, gid: entry.gid };
         self.nodes.push(node);
@@ -110,6 +115,7 @@ pub(super) fn list(
             let mut found = Findings::default();
             let listed = match compression {
                 Compression::Zstd => zstd::stream::read::Decoder::new(&bytes[..])
+                    .and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map(|()| decoder))
                     .ok()
                     .and_then(|decoder| stream(decoder, layer, &mut found)),
                 _ => gzip(&bytes, layer, &mut found),
@@ -280,6 +286,31 @@ mod tests {
             assert_eq!(found.lister.nodes[1].kind, NodeKind::Regular { size: 3 << 20 });
             assert_eq!(found.members, members);
             assert!(findings.has(&rules::ENTRY_NAME_UNCLEAN));
+        }
+    }
+
+    #[test]
+    fn links_are_no_password_files() {
+        for kind in [EntryType::Symlink, EntryType::Link] {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_entry_type(kind);
+            builder.append_link(&mut header, PASSWD, "elsewhere").unwrap();
+            let (found, _) = listed(builder.into_inner().unwrap(), Compression::None);
+            assert_eq!(found.unwrap().lister.passwd, None, "{kind:?}");
+        }
+    }
+
+    /// RFC 8878, 3.1.1: magic number, frame header without a content size, window descriptor, one raw block.
+    #[test]
+    fn large_zstd_windows_are_refused() {
+        for (log, is_read) in [(27, true), (28, false), (41, false)] {
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3];
+            let block: u32 = 1 | 1024 << 3;
+            frame.extend_from_slice(&block.to_le_bytes()[..3]);
+            frame.extend([0; 1024]);
+            assert_eq!(listed(frame, Compression::Zstd).0.is_some(), is_read, "{log}");
         }
     }
 

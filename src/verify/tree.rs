@@ -1,12 +1,16 @@
 //! The file tree that an image's layers make, one over the other. Must not know how layers store it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::names::{base, clean, is_below, parent};
+use super::names::{base, is_below, parent};
 use crate::estargz::{NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME};
 
-/// Symbolic links that are followed to one file, as Linux has it.
+/// Links that are followed to one file, as Linux has it for symbolic ones.
 const LINKS_MAX: usize = 40;
+/// Longest path or target of a link, in bytes, as Linux has it: it counts a zero byte at the end.
+const PATH_MAX: usize = 4095;
+/// Most parts of paths that are looked at to find one file. Every part is looked up, so this bounds the time.
+const PARTS_MAX: usize = 1024;
 /// What a file's name begins with that takes another one away.
 const WHITEOUT: &str = ".wh.";
 /// A file that takes away all that lower layers have in its directory.
@@ -15,7 +19,7 @@ const OPAQUE: &str = ".wh..wh..opq";
 /// A file of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Node {
-    /// Path, as [`clean`] has it.
+    /// Path, as `names::clean` has it.
     pub(super) path: String,
     pub(super) kind: NodeKind,
     /// Permissions.
@@ -35,7 +39,7 @@ pub(super) enum NodeKind {
         target: String,
     },
     Hardlink {
-        /// As [`clean`] has it.
+        /// As `names::clean` has it.
         target: String,
     },
     Special,
@@ -123,51 +127,47 @@ impl Tree {
     /// The path that `path` leads to when symbolic links are followed, as far as the root; `None` where they lead
     /// nowhere or in a circle. What it leads to need not be listed.
     pub(super) fn resolve(&self, path: &str) -> Option<String> {
-        let mut left = LINKS_MAX;
-        let mut rest: Vec<String> = clean(path).split('/').rev().map(str::to_owned).collect();
-        let mut done: Vec<String> = Vec::new();
+        let (mut links_left, mut parts_left) = (LINKS_MAX, PARTS_MAX);
+        let mut rest: Vec<&str> = parts(path)?.rev().collect();
+        let mut here = String::new();
         while let Some(part) = rest.pop() {
-            match part.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    done.pop();
-                    continue;
-                }
-                _ => done.push(part),
+            parts_left = parts_left.checked_sub(1)?;
+            if part == ".." {
+                leave(&mut here);
+                continue;
             }
-            let here = done.join("/");
+            enter(&mut here, part);
             let Some(NodeKind::Symlink { target }) = self.get(&here).map(|placed| &placed.node.kind) else {
                 continue;
             };
-            left = left.checked_sub(1)?;
+            links_left = links_left.checked_sub(1)?;
             if target.starts_with('/') {
-                done.clear();
+                here.clear();
             } else {
-                done.pop();
+                leave(&mut here);
             }
-            rest.extend(target.split('/').rev().map(str::to_owned));
+            rest.extend(parts(target)?.rev());
         }
-        let found = done.join("/");
-        self.has(&found).then_some(found)
+        self.has(&here).then_some(here)
     }
 
     /// The file that `path` leads to when links of both kinds are followed.
     pub(super) fn find(&self, path: &str) -> Option<&Placed> {
-        let mut seen = BTreeSet::new();
-        let mut path = self.resolve(path)?;
-        loop {
-            let placed = self.get(&path)?;
+        let mut path = path;
+        // Writers name the file itself; whoever makes long chains of links wants to keep readers busy.
+        for _ in 0..=LINKS_MAX {
+            let placed = self.get(&self.resolve(path)?)?;
             match &placed.node.kind {
-                NodeKind::Hardlink { target } if seen.insert(path.clone()) => path.clone_from(target),
-                NodeKind::Hardlink { .. } => return None,
+                NodeKind::Hardlink { target } => path = target,
                 _ => return Some(placed),
             }
         }
+        None
     }
 
     /// Number and bytes of the files below `directory`; a hard link counts as its target does.
     pub(super) fn count(&self, directory: &str) -> (u64, u64) {
-        let mut counted = (0, 0);
+        let mut counted = (0_u64, 0_u64);
         for placed in self.below(directory) {
             let size = match &placed.node.kind {
                 NodeKind::Regular { size } => *size,
@@ -177,29 +177,44 @@ impl Tree {
                 },
                 _ => continue,
             };
-            counted = (counted.0 + 1, counted.1 + size);
+            counted = (counted.0.saturating_add(1), counted.1.saturating_add(size));
         }
         counted
     }
 
     /// Where a symbolic link at `path` leads, by name alone: `None` where that is above `root`.
     pub(super) fn target_below(path: &str, target: &str, root: &str) -> Option<String> {
-        let mut parts: Vec<&str> = parent(path).unwrap_or_default().split('/').collect();
-        for part in target.split('/') {
-            match part {
-                "" | "." => {}
-                ".." => {
-                    parts.pop();
-                    // Out and in again is out for who sees only what is inside.
-                    if !is_below(&parts.join("/"), root) {
-                        return None;
-                    }
+        let mut here = parent(path).unwrap_or_default().to_owned();
+        for part in parts(target)? {
+            if part == ".." {
+                leave(&mut here);
+                // Out and in again is out for who sees only what is inside.
+                if !is_below(&here, root) {
+                    return None;
                 }
-                part => parts.push(part),
+            } else {
+                enter(&mut here, part);
             }
         }
-        Some(parts.join("/")).filter(|path| is_below(path, root))
+        Some(here).filter(|path| is_below(path, root))
     }
+}
+
+/// The parts of a path that lead anywhere; `None` if it is longer than Linux takes.
+fn parts(path: &str) -> Option<impl DoubleEndedIterator<Item = &str>> {
+    let is_part = |part: &&str| !part.is_empty() && *part != ".";
+    (path.len() <= PATH_MAX).then(|| path.split('/').filter(is_part))
+}
+
+fn enter(directory: &mut String, part: &str) {
+    if !directory.is_empty() {
+        directory.push('/');
+    }
+    directory.push_str(part);
+}
+
+fn leave(directory: &mut String) {
+    directory.truncate(directory.rfind('/').unwrap_or(0));
 }
 
 #[cfg(test)]
@@ -277,5 +292,31 @@ mod tests {
             &[file("m/a"), node("m/b", NodeKind::Hardlink { target: "m/a".to_owned() }), link("m/c", "a")],
         );
         assert_eq!(tree.count("m"), (2, 6));
+        let huge = node("m/d", NodeKind::Regular { size: u64::MAX });
+        tree.add(1, &[huge]);
+        assert_eq!(tree.count("m"), (3, u64::MAX));
+    }
+
+    #[test]
+    fn hostile_links_end_soon() {
+        let mut tree = Tree::default();
+        let hard = |number: usize| {
+            let target = format!("h/{}", number - 1);
+            node(&format!("h/{number}"), NodeKind::Hardlink { target })
+        };
+        let mut nodes = vec![file("h/0"), file("a/a")];
+        nodes.extend((1..100).map(hard));
+        nodes.push(link("most", &"./".repeat(PATH_MAX / 2)));
+        nodes.push(link("long", &"./".repeat(PATH_MAX)));
+        nodes.push(link("parts", &"a/../".repeat(PARTS_MAX / 2)));
+        tree.add(0, &nodes);
+        assert!(tree.find(&format!("h/{LINKS_MAX}")).is_some());
+        assert_eq!(tree.find(&format!("h/{}", LINKS_MAX + 1)), None);
+        assert_eq!(tree.count("h"), (100, 3 * 42));
+        assert_eq!(tree.resolve("most/a/a").as_deref(), Some("a/a"));
+        assert_eq!(tree.resolve("long/a/a"), None);
+        assert_eq!(tree.resolve("parts/a/a"), None);
+        assert_eq!(tree.resolve(&"a/../".repeat(1 << 20)), None);
+        assert_eq!(Tree::target_below("models/b", &"./".repeat(PATH_MAX), "models"), None);
     }
 }

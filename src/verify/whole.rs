@@ -1,14 +1,17 @@
 //! All of an image, read: what `deep` finds in its layers, and what quick looks could not see of them. Must not know how
 //! a layer is read.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+};
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
 
 use super::{
     VerifyError,
     against::{Against, InLayer},
-    deep::{DeepLayer, LayerToRead, Wanted, read_layers},
+    deep::{DeepLayer, LayerToRead, ReadFile, Wanted, read_layers},
     finding::{Findings, Place},
     layer::{Format, LayerView, Traffic, fault},
     media_type::Compression,
@@ -32,11 +35,10 @@ pub(super) struct Whole<'a> {
     pub(super) observer: &'a dyn Observer,
 }
 
-/// The files of the image that somebody wants to compare, by layer.
+/// What the files of the image hold that somebody wants to compare, by path, as if no layer took a file away.
 #[derive(Debug, Default)]
 pub(super) struct ReadFiles {
-    files: Vec<(String, InLayer)>,
-    links: Vec<(String, usize, String)>,
+    files: HashMap<String, InLayer>,
 }
 
 impl Whole<'_> {
@@ -69,7 +71,7 @@ impl Whole<'_> {
                 list: layer.nodes.is_none(),
             });
         }
-        self.observer.reading(to_read.iter().map(|layer| layer.content.size()).sum());
+        self.observer.reading(to_read.iter().map(|layer| layer.content.size()).fold(0, u64::saturating_add));
         let wanted = |path: &str| self.against.map_or(Wanted::No, |against| against.wanted(path));
         let on_bytes = |count: u64| {
             traffic.add(0, count);
@@ -117,11 +119,23 @@ fn take(index: usize, deep: DeepLayer, layer: &mut LayerView, read: &mut ReadFil
     if matches!(layer.format, Format::Plain(Compression::Gzip) | Format::Broken(Compression::Gzip)) {
         layer.members = deep.members;
     }
-    read.files.extend(deep.files.into_iter().map(|file| (file.path.clone(), (index, file))));
-    read.links.extend(deep.links.into_iter().map(|(path, target)| (path, index, target)));
+    read.add(index, deep.files, deep.links);
 }
 
 impl ReadFiles {
+    /// Adds those of the next layer, and its hard links: path and target. A link names what is there when it is unpacked,
+    /// which later layers may replace.
+    fn add(&mut self, layer: usize, files: Vec<ReadFile>, links: Vec<(String, String)>) {
+        self.files.extend(files.into_iter().map(|file| (file.path.clone(), (layer, file))));
+        for (path, target) in links {
+            // What cannot be found must not pass for what a lower layer has there.
+            match self.files.get(&target).map(|(_, file)| file.clone()) {
+                Some(file) => self.files.insert(path, (layer, file)),
+                None => self.files.remove(&path),
+            };
+        }
+    }
+
     /// Compares them with a snapshot; what upper layers of `tree` take away is not there.
     ///
     /// # Errors
@@ -135,12 +149,80 @@ impl ReadFiles {
         let is_there = |path: &str, layer: usize| tree.get(path).is_some_and(|placed| placed.layer == layer);
         let files: BTreeMap<String, InLayer> =
             self.files.into_iter().filter(|(path, (layer, _))| is_there(path, *layer)).collect();
-        let links: BTreeMap<String, String> = self
-            .links
-            .into_iter()
-            .filter(|(path, layer, _)| is_there(path, *layer))
-            .map(|(path, _, target)| (path, target))
-            .collect();
-        Ok(against.compare(&files, &links, findings)?)
+        Ok(against.compare(tree, &files, findings)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use tar::{Builder, EntryType, Header};
+
+    use super::*;
+    use crate::{
+        blob::MemoryBlob,
+        snapshot::{SnapshotOptions, open_with},
+        verify::finding::Use,
+    };
+
+    /// A layer of files, name and content, and then hard links, name and target.
+    fn layer(index: usize, files: &[(&str, &str)], links: &[(&str, &str)]) -> LayerToRead<'static> {
+        let mut builder = Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = Header::new_gnu();
+            header.set_size(content.len() as u64);
+            builder.append_data(&mut header, path, content.as_bytes()).unwrap();
+        }
+        for (path, target) in links {
+            let mut header = Header::new_gnu();
+            header.set_size(0);
+            header.set_entry_type(EntryType::Link);
+            builder.append_link(&mut header, path, target).unwrap();
+        }
+        LayerToRead {
+            index,
+            content: Arc::new(MemoryBlob::new(builder.into_inner().unwrap())),
+            compression: Compression::None,
+            diff_id: None,
+            unpacked_size: None,
+            toc: None,
+            list: true,
+        }
+    }
+
+    /// What is found in these layers, the snapshot being one file.
+    fn found(layers: &[LayerToRead<'_>]) -> Vec<&'static str> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("config.json"), "{}").unwrap();
+        let directory = directory.path().to_str().unwrap();
+        let snapshot = open_with(directory, &SnapshotOptions::default(), &|_| None).unwrap();
+        let against = Against::new(&snapshot, "models", &[]);
+        let (mut read, mut tree, mut findings) = (ReadFiles::default(), Tree::default(), Findings::default());
+        let results = read_layers(layers, 2, &|path| against.wanted(path), &|_| {});
+        for (layer, result) in layers.iter().zip(results) {
+            let result = result.unwrap();
+            tree.add(layer.index, &result.lister.unwrap().nodes);
+            read.add(layer.index, result.files, result.links);
+        }
+        read.compare(&against, &tree, &mut findings).unwrap();
+        findings.finish(&Use::ALL).iter().map(|found| found.rule.code).collect()
+    }
+
+    #[test]
+    fn hard_links_are_what_they_named_when_they_were_made() {
+        let config = [("models/config.json", "else/where")];
+        let good = layer(0, &[("else/where", "{}")], &config);
+        let replaced = layer(1, &[("else/where", "[]")], &[]);
+        let removed = layer(2, &[("else/.wh.where", "")], &[]);
+        assert_eq!(found(&[good, replaced, removed]), [""; 0]);
+        // Of a lower layer's file, and by way of another link.
+        let lower = layer(0, &[("else/where", "{}")], &[]);
+        let upper = layer(1, &[], &[("else/link", "else/where"), ("models/config.json", "else/link")]);
+        assert_eq!(found(&[lower, upper]), [""; 0]);
+        assert_eq!(found(&[layer(0, &[("else/where", "[]")], &config)]), ["source-differs"]);
+        assert_eq!(found(&[layer(0, &[], &config)]), ["source-missing"]);
+        let first = layer(0, &[("models/config.json", "{}")], &[]);
+        assert_eq!(found(&[first, layer(1, &[], &config)]), ["source-missing"]);
     }
 }

@@ -25,10 +25,11 @@ const PERMISSIONS: u64 = 0o7777;
 const NAMES_MAX: usize = 5;
 
 /// The name of a kind in tables of contents; `None` for kinds that those do not have.
+/// containerd refuses layers with `7` (contiguous) and `S` (GNU's sparse files), which other readers take for regular.
 pub(super) fn type_name(entry: &TarEntry) -> Option<&'static str> {
     Some(match entry.kind {
         EntryType::Directory => "dir",
-        EntryType::Regular | EntryType::Continuous => "reg",
+        EntryType::Regular => "reg",
         EntryType::Symlink => "symlink",
         EntryType::Link => "hardlink",
         EntryType::Char => "char",

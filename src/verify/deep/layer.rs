@@ -29,7 +29,7 @@ use crate::{
     verify::{
         finding::{Place, Rule},
         media_type::Compression,
-        plain::Lister,
+        plain::{Lister, ZSTD_WINDOW_LOG_MAX},
         rules,
     },
 };
@@ -249,6 +249,7 @@ impl Decoder<'_> {
     fn zstd(&mut self, pieces: PieceReader) -> Result<(), (Option<u64>, String)> {
         let damaged = |error: io::Error| (None, format!("the zstd frames are damaged: {error}"));
         let mut decoder = zstd::stream::read::Decoder::with_buffer(pieces).map_err(damaged)?;
+        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
         loop {
             let mut buffer = self.pool.take();
             let mut filled = 0;

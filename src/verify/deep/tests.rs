@@ -16,7 +16,7 @@ use crate::{
         toc::TocEntry,
     },
     layer::{Content, Entry, EntryKind, LayerFormat, SealOptions, SealedLayer, Storage, Workers, seal},
-    verify::finding::{Finding, Use},
+    verify::finding::{Finding, Place, Use},
 };
 
 struct Bytes<'a>(&'a [u8]);
@@ -580,5 +580,63 @@ fn a_place_that_fails_is_an_error() {
         };
         let result = read_layers(&[layer], 2, &|_| Wanted::No, &|_| {}).remove(0);
         assert_eq!(result.unwrap_err().to_string(), "gone");
+    }
+}
+
+#[test]
+fn no_more_is_collected_than_there_is_room_for() {
+    use super::{
+        pieces::Pool,
+        walk::{Hashers, Walk},
+    };
+    let mut builder = tar::Builder::new(Vec::new());
+    for name in ["a", "b"] {
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        builder.append_data(&mut header, name, io::empty()).unwrap();
+        header.set_entry_type(tar::EntryType::Link);
+        builder.append_link(&mut header, format!("{name}-link"), name).unwrap();
+    }
+    let stream = builder.into_inner().unwrap();
+    for (room, files, is_listed) in [(2, 1, false), (3, 2, false), (4, 2, true)] {
+        let pool = Pool::new(1);
+        let mut buffer = pool.take();
+        buffer[..stream.len()].copy_from_slice(&stream);
+        let piece = pool.share(buffer, stream.len());
+        let (to_chunks, _chunks) = std::sync::mpsc::sync_channel(10);
+        let (to_files, items) = std::sync::mpsc::sync_channel(10);
+        let place = Place::default();
+        let wanted = |_: &str| Wanted::Sha256;
+        let mut walk = Walk::new(&place, None, &wanted, Hashers { chunks: to_chunks, files: to_files });
+        walk.lister = Some(Lister::default());
+        walk.entries_left = room;
+        walk.bytes(&piece, 0..stream.len());
+        let walked = walk.finish(true);
+        assert_eq!(walked.lister.is_some(), is_listed, "{room}");
+        assert_eq!(walked.links.len(), room / 2, "{room}");
+        assert_eq!(super::hashes::run(&items, &place).files.len(), files, "{room}");
+    }
+}
+
+#[test]
+fn kinds_that_containerd_refuses_are_told() {
+    for kind in [b'7', b'S'] {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        header.set_entry_type(tar::EntryType::new(kind));
+        builder.append_data(&mut header, "models/a", io::empty()).unwrap();
+        let read = read_one(&LayerToRead {
+            index: 0,
+            content: Arc::new(MemoryBlob::new(builder.into_inner().unwrap())),
+            compression: Compression::None,
+            diff_id: None,
+            unpacked_size: None,
+            toc: None,
+            list: false,
+        });
+        let found = read.findings.finish(&Use::ALL);
+        let codes: Vec<&str> = found.iter().map(|finding| finding.rule.code).collect();
+        assert_eq!(codes, ["tar-kind"], "{kind}");
     }
 }

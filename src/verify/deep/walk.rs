@@ -20,7 +20,7 @@ use crate::{
     verify::{
         finding::{Findings, Place},
         names::clean,
-        plain::{Lister, check_end},
+        plain::{ENTRIES_MAX, Lister, check_end},
         rules,
     },
 };
@@ -55,6 +55,10 @@ pub(super) struct Walk<'a> {
     pub(super) links: Vec<(String, String)>,
     /// Lists the files, where that is wanted.
     pub(super) lister: Option<Lister>,
+    /// Entries that are collected yet: what comes behind them counts as unread.
+    pub(super) entries_left: usize,
+    /// Whether there were more.
+    is_full: bool,
 }
 
 /// What going through a stream gave.
@@ -103,6 +107,8 @@ impl<'a> Walk<'a> {
             findings: Findings::default(),
             links: Vec::new(),
             lister: None,
+            entries_left: ENTRIES_MAX,
+            is_full: false,
         }
     }
 
@@ -126,6 +132,12 @@ impl<'a> Walk<'a> {
         let mut tar = std::mem::take(&mut self.tar);
         let start = tar.position();
         let done = tar.feed(piece.part(&range), |event| {
+            if matches!(event, TarEvent::Entry(_)) {
+                match self.entries_left.checked_sub(1) {
+                    Some(left) => self.entries_left = left,
+                    None => (self.lister, self.is_full) = (None, true),
+                }
+            }
             if let Some(lister) = &mut self.lister {
                 lister.hear(&event, self.layer, &mut self.findings);
             }
@@ -250,12 +262,17 @@ impl<'a> Walk<'a> {
             }
         }
         match kind {
-            Some("hardlink") if (self.wanted)(&path) != Wanted::No => {
+            Some("hardlink") if self.wanted(&path) != Wanted::No => {
                 self.links.push((path, clean(&String::from_utf8_lossy(&entry.link))));
             }
             Some("reg") if !entry.sparse => self.open(path, entry, chunks, digest),
             _ => {}
         }
+    }
+
+    /// What is wanted of a file, as long as there is room to tell.
+    fn wanted(&self, path: &str) -> Wanted {
+        if self.is_full { Wanted::No } else { (self.wanted)(path) }
     }
 
     /// Whether the entry is the table of contents that was opened.
@@ -266,7 +283,7 @@ impl<'a> Walk<'a> {
 
     /// Decides who hashes what of a regular file.
     fn open(&mut self, path: String, entry: &TarEntry, chunks: Vec<ListedChunk>, digest: Option<Digest>) {
-        let wanted = (self.wanted)(&path);
+        let wanted = self.wanted(&path);
         let is_wanted = wanted != Wanted::No;
         let git_size = (wanted == Wanted::WithGit).then_some(entry.size);
         let part = Part {

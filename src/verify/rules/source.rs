@@ -4,7 +4,7 @@ use super::{Depth, EVERY, NONE, Rule, Severity};
 
 /// The rules of this table.
 pub(super) const SOURCE_RULES: &[&Rule] =
-    &[&SOURCE_MISSING, &SOURCE_DIFFERS, &SOURCE_EXTRA, &SOURCE_LEFT_OUT];
+    &[&SOURCE_MISSING, &SOURCE_DIFFERS, &SOURCE_UNREAD, &SOURCE_EXTRA, &SOURCE_LEFT_OUT];
 
 /// A file of the snapshot that the image does not have.
 pub static SOURCE_MISSING: Rule = Rule {
@@ -26,6 +26,17 @@ pub static SOURCE_DIFFERS: Rule = Rule {
     description: "a file that has other bytes in the image than in the snapshot",
     consequence: "The image holds another model than the snapshot, or a damaged one",
     remedy: "pack the snapshot again, or verify against the revision that was packed",
+};
+
+/// Files of the snapshot that could not be compared.
+pub static SOURCE_UNREAD: Rule = Rule {
+    code: "source-unread",
+    severity: Severity::Warning,
+    depth: Depth::Against,
+    breaks: NONE,
+    description: "files of the snapshot that could not be compared, because a layer could not be read",
+    consequence: "The image may lack them, or have others",
+    remedy: "mend what the findings say of the layer, and verify again",
 };
 
 /// A file below the model directory that the snapshot does not have.
