@@ -16,7 +16,7 @@ use serde_json::Value;
 use support::{
     command::{Run, starcar},
     noise::noise,
-    registry::{FakeRegistry, Seen},
+    registry::{Effect, FakeOptions, FakeRegistry, Fault, Seen},
 };
 
 const SHARD: &str = "model.safetensors";
@@ -226,13 +226,18 @@ fn damage(path: &Path, offset: u64) {
 fn limits_end_a_pipeline() {
     let place = Place::new();
     let target = place.layout(&["--prefetch", "small"]);
-    let run = place.replay(&target, &[&QUICK[..], &["--max-bytes", "1MiB", "--max-seconds", "0s"]].concat());
+    let run = place.replay(&target, &[&QUICK[..], &["--max-bytes", "1MiB"]].concat());
     assert_eq!(run.code, 11, "{}", run.stderr);
     // The report is there all the same.
     assert!(
         serde_json::from_str::<Value>(&run.stdout).unwrap()["total"]["bytes"].as_u64().unwrap() > 1 << 20
     );
-    assert!(run.stderr.contains("--max-bytes allows") && run.stderr.contains("--max-seconds allows"));
+    assert!(run.stderr.contains("--max-bytes allows"), "{}", run.stderr);
+    let run = place.replay(&target, &[&QUICK[..], &["--max-seconds", "0s"]].concat());
+    assert_eq!(run.code, 11, "{}", run.stderr);
+    let told = serde_json::from_str::<Value>(&run.stdout).unwrap();
+    assert_eq!((&told["stopped"], &told["reads"]), (&true.into(), &0.into()));
+    assert!(run.stderr.contains("--max-seconds allows"), "{}", run.stderr);
     let run =
         place.replay(&target, &[&QUICK[..], &["--max-bytes", "1GiB", "--max-seconds", "1000s"]].concat());
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
@@ -270,6 +275,44 @@ fn what_cannot_be_mounted_is_pulled() {
         assert_eq!(seen[layer["digest"].as_str().unwrap()], ["GET"]);
     }
     assert_eq!(told["reads"], 0);
+}
+
+/// The shard's second request stalls, in the midst of its body.
+fn stalling(times: usize) -> FakeRegistry {
+    let fault =
+        Fault { skip: 0, times, ..Fault::always("GET", "/blobs/", Effect::StallAnswerAfter(100_000)) };
+    FakeRegistry::start(FakeOptions { faults: vec![fault], ..FakeOptions::default() })
+}
+
+#[test]
+fn a_registry_that_falls_silent_ends_at_the_limit() {
+    let place = Place::new();
+    let fake = stalling(usize::MAX);
+    let name = format!("{}/ns/model:v1", fake.address());
+    place.pack(&["--push", "-t", &name], &["--prefetch", "small"]);
+    let run = place.replay(&name, &[&QUICK[..], &["--max-seconds", "2s"]].concat());
+    assert_eq!(run.code, 11, "{}", run.stderr);
+    let told = serde_json::from_str::<Value>(&run.stdout).unwrap();
+    assert_eq!(told["stopped"], true);
+    assert!(told["total"]["bytes"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn a_read_that_gets_nothing_is_given_up() {
+    let place = Place::new();
+    let fake = stalling(usize::MAX);
+    let name = format!("{}/ns/model:v1", fake.address());
+    place.pack(&["--push", "-t", &name], &["--prefetch", "small"]);
+    // Units that are larger than what comes of the shard; what else is there is smaller.
+    let node = ["--node-chunk-size", "1MiB", "--node-request-timeout", "1s"];
+    let run = place.replay(&name, &[&QUICK[..], &node].concat());
+    assert_eq!(run.stdout, "", "{}", run.stdout);
+    assert_ne!(run.code, 0);
+    assert!(
+        run.stderr.contains("models/model.safetensors") && run.stderr.contains("3 requests in a row"),
+        "{}",
+        run.stderr
+    );
 }
 
 #[test]

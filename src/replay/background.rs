@@ -74,7 +74,7 @@ impl<'a> Background<'a> {
                         job.pieces.pop_front();
                     }
                     // It is its turn again when nothing prioritised runs.
-                    Err(Stop::Cancelled | Stop::Late) => {
+                    Err(Stop::Cancelled | Stop::Late(_)) => {
                         self.lock().ring.push_front(job);
                         continue;
                     }
@@ -117,8 +117,11 @@ impl<'a> Background<'a> {
             if shared.tasks.is_over() {
                 return None;
             }
-            if let Some(job) = queue(&mut state).pop_front() {
-                return Some(job);
+            while let Some(job) = queue(&mut state).pop_front() {
+                // What is left of a layer that is pulled whole falls away when its turn comes.
+                if !job.rest.layer.is_abandoned() {
+                    return Some(job);
+                }
             }
             state = self.changed.wait_timeout(state, PATIENCE).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -228,8 +231,13 @@ mod tests {
         let descriptor = image.manifest.layers().iter().max_by_key(|layer| layer.size()).unwrap();
         let (digest, size) = (digest_of(descriptor, "test").unwrap(), descriptor.size());
         let node = NodeSettings::default();
-        let shared =
-            Shared { place: "test".to_owned(), node: &node, tasks: Tasks::default(), record: Record::new() };
+        let shared = Shared {
+            place: "test".to_owned(),
+            node: &node,
+            tasks: Tasks::default(),
+            record: Record::new(),
+            helpers: 0.into(),
+        };
         shared.record.layers(1);
         let wire = ReplayImage { source: &*source, registry: None }.wire(digest, size).unwrap();
         let file = Spool::new(directory.path(), 0).temporary_file().unwrap();
@@ -255,5 +263,34 @@ mod tests {
         assert!(members.iter().all(|member| member.made_by() == Some(Cause::Background)));
         let Fetched { requests, bytes } = shared.record.tally().layers[0][Cause::Background.index()];
         assert!(requests >= 1 && bytes > 1_400_000 && bytes < 2 * size, "{requests} {bytes} of {size}");
+
+        // A layer that is pulled whole after all gets nothing.
+        let shared = Shared {
+            place: "test".to_owned(),
+            node: &node,
+            tasks: Tasks::default(),
+            record: Record::new(),
+            helpers: 0.into(),
+        };
+        shared.record.layers(1);
+        let wire = ReplayImage { source: &*source, registry: None }.wire(digest, size).unwrap();
+        let file = Spool::new(directory.path(), 0).temporary_file().unwrap();
+        let layer = Arc::new(Layer::new(0, (digest, size), wire, file, &shared));
+        layer.content.set(Content::of(&reader, size).unwrap()).unwrap();
+        let background = Background::default();
+        background.add(&layer, 2);
+        layer.abandon();
+        assert!(layer.wait_released(std::time::Instant::now()));
+        assert!(matches!(layer.fetch(Span::new(0, 1), Cause::Prefetch, None), Err(Stop::Cancelled)));
+        thread::scope(|scope| {
+            let fetching = scope.spawn(|| assert!(background.fetch(&shared).is_ok()));
+            while !background.lock().ring.is_empty() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            shared.tasks.end();
+            background.end();
+            fetching.join().unwrap();
+        });
+        assert_eq!(shared.record.tally().total.bytes, 0);
     }
 }

@@ -31,6 +31,22 @@ pub enum ReplayError {
         /// What is wrong.
         reason: String,
     },
+    /// A read got nothing from request after request.
+    #[error(
+        "a read of {path} in layer {digest} of {place} was given up: {requests} requests in a row brought no whole unit within {timeout} s (request_timeout_sec, chunk_size); on a node it fails, too"
+    )]
+    GivenUp {
+        /// The image.
+        place: String,
+        /// The layer.
+        digest: Digest,
+        /// The file.
+        path: String,
+        /// Requests that were made in vain.
+        requests: usize,
+        /// Seconds that each of them had.
+        timeout: f64,
+    },
     /// What was fetched cannot be kept until it is verified.
     #[error("cannot keep what was fetched until it is verified (TMPDIR chooses where)")]
     Temporary(#[source] io::Error),

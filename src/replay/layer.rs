@@ -6,9 +6,12 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io::{self, Read},
+    io,
     os::unix::fs::FileExt as _,
-    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -16,6 +19,7 @@ use super::{
     ReplayError,
     content::{Content, FileContent},
     node::NodeSettings,
+    pump::Pump,
     ranges::{Span, SpanSet},
     record::{Cause, Record},
     tasks::Tasks,
@@ -23,8 +27,8 @@ use super::{
 };
 use crate::{blob::RangeSource, digest::Digest, estargz::ReadError, oci::OciError, registry::RegistryError};
 
-/// Bytes that are taken from a request at a time.
-const STEP: usize = 128 << 10;
+/// How long a reader of a silent body sleeps before it looks whether it is still wanted.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// What frees no page is not worth a system call.
 const HOLE_MIN: u64 = 64 << 10;
 
@@ -34,6 +38,8 @@ pub(super) struct Shared<'a> {
     pub(super) node: &'a NodeSettings,
     pub(super) tasks: Tasks,
     pub(super) record: Record,
+    /// Threads that may still be started besides those that layers have.
+    pub(super) helpers: AtomicUsize,
 }
 
 /// A layer.
@@ -47,6 +53,8 @@ pub(super) struct Layer<'a> {
     state: Mutex<State>,
     changed: Condvar,
     pub(super) content: OnceLock<Content>,
+    /// Whether the layer turned out to be pulled whole.
+    abandoned: AtomicBool,
 }
 
 #[derive(Default)]
@@ -65,8 +73,8 @@ struct State {
 pub(super) enum Stop {
     /// The start is over, or a prioritised task began.
     Cancelled,
-    /// It took longer than a request may.
-    Late,
+    /// It took longer than a request may. Tells whether some unit came nevertheless.
+    Late(bool),
     /// It failed.
     Failed(ReplayError),
 }
@@ -95,6 +103,7 @@ impl<'a> Layer<'a> {
             state: Mutex::default(),
             changed: Condvar::new(),
             content: OnceLock::new(),
+            abandoned: AtomicBool::new(false),
         }
     }
 
@@ -126,7 +135,12 @@ impl<'a> Layer<'a> {
             }
             state.flights.insert(missing.clone());
             drop(state);
-            let fetched = missing.iter().try_for_each(|run| self.request(*run, cause, background, true));
+            let fetched = missing.iter().enumerate().try_for_each(|(before, run)| {
+                let came = self.request(*run, cause, background, true);
+                came.map_err(
+                    |stop| if let Stop::Late(some) = stop { Stop::Late(some || before > 0) } else { stop },
+                )
+            });
             self.lock().flights.remove(&missing);
             self.changed.notify_all();
             return fetched;
@@ -157,28 +171,27 @@ impl<'a> Layer<'a> {
         let deadline = Duration::try_from_secs_f64(self.shared.node.request_timeout).unwrap_or(Duration::MAX);
         let begun = Instant::now();
         let failed = |cause| Stop::Failed(self.unreadable(cause));
-        let mut body = self.wire.range(span).map_err(failed)?;
-        let mut buffer = vec![0; STEP];
+        let body = self.wire.range(span).map_err(failed)?;
+        let body = Pump::start(body).map_err(|cause| Stop::Failed(ReplayError::Thread(cause)))?;
         let (mut at, mut kept) = (span.start, span.start);
         while at < span.end {
             self.stopped(background)?;
-            if begun.elapsed() > deadline {
-                return Err(Stop::Late);
-            }
-            let count = match body.read(&mut buffer) {
-                Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed(error)),
+            let Some(left) = deadline.checked_sub(begun.elapsed()) else {
+                return Err(Stop::Late(kept > span.start));
             };
-            let bytes = buffer.get(..count).unwrap_or_default();
-            came(count as u64);
+            let Some(bytes) = body.next(left.min(PATIENCE)).map_err(failed)? else { continue };
+            if bytes.is_empty() {
+                return Err(failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+            came(bytes.len() as u64);
             if !keep {
-                at += count as u64;
+                at += bytes.len() as u64;
                 continue;
             }
-            self.blob.write_all_at(bytes, at).map_err(|cause| Stop::Failed(ReplayError::Temporary(cause)))?;
-            at += count as u64;
+            self.blob
+                .write_all_at(&bytes, at)
+                .map_err(|cause| Stop::Failed(ReplayError::Temporary(cause)))?;
+            at += bytes.len() as u64;
             // A unit is there when all of it is.
             let whole = if at >= span.end { span.end } else { at - at % unit };
             if whole > kept {
@@ -191,7 +204,10 @@ impl<'a> Layer<'a> {
 
     fn stopped(&self, background: Option<u64>) -> Result<(), Stop> {
         let tasks = &self.shared.tasks;
-        if tasks.is_over() || background.is_some_and(|number| tasks.is_cancelled(number)) {
+        if tasks.is_over()
+            || self.is_abandoned()
+            || background.is_some_and(|number| tasks.is_cancelled(number))
+        {
             return Err(Stop::Cancelled);
         }
         Ok(())
@@ -208,6 +224,8 @@ impl<'a> Layer<'a> {
         if content.members.get(member).is_none_or(|member| member.made_by().is_some()) {
             return Ok(());
         }
+        // What is there already is not worth the time of verifying it when the start is over.
+        self.stopped(None)?;
         for piece in content.pieces(file, member) {
             let _task = self.shared.tasks.prioritised();
             self.fetch(piece, cause, None)?;
@@ -250,6 +268,16 @@ impl<'a> Layer<'a> {
     pub(super) fn release(&self) {
         self.lock().released = true;
         self.changed.notify_all();
+    }
+
+    /// The layer is pulled whole: nothing more is fetched lazily, and nobody waits for it.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+        self.release();
+    }
+
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.abandoned.load(Ordering::SeqCst)
     }
 
     /// Waits until the layer lets the container start, at most until `deadline`. Says whether it does.

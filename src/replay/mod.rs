@@ -9,6 +9,7 @@ mod layer;
 mod node;
 mod picture;
 mod player;
+mod pump;
 mod ranges;
 mod record;
 mod report;
@@ -47,6 +48,8 @@ pub struct ReplayOptions {
     pub profile_names: Vec<String>,
     /// Factor of the profile's pauses, not negative.
     pub think_scale: f64,
+    /// Seconds after which the replay is stopped and reported as far as it came; it goes on to the end without.
+    pub max_seconds: Option<f64>,
     /// Where fetched bytes are kept until they are verified.
     pub temporary: PathBuf,
 }

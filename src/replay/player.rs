@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    ReplayError,
     layer::{Layers, Shared, Stop},
     record::Cause,
     report::{Chunks, Milestone, SlowRead},
@@ -18,6 +19,8 @@ const SLOWEST: usize = 10;
 const WAITS_MAX: usize = 20_000;
 /// A read that takes less is none that anybody waits for, in seconds.
 const WAIT_MIN: f64 = 0.001;
+/// Requests in a row that bring nothing to a read before it is given up.
+const TRIES: usize = 3;
 /// Endings of files that hold weights.
 const WEIGHTS: [&str; 7] = [".safetensors", ".gguf", ".bin", ".pt", ".pth", ".ckpt", ".npz"];
 
@@ -50,7 +53,6 @@ pub(super) struct Score {
 #[derive(Default)]
 pub(super) struct Played {
     pub(super) milestones: Vec<Milestone>,
-    pub(super) last_read: f64,
     pub(super) waited: f64,
     pub(super) reads: u64,
     pub(super) bytes: u64,
@@ -98,8 +100,14 @@ impl Score {
     }
 
     /// Plays the reads. Pauses and the engine's own work are scaled by `scale`.
-    pub(super) fn play(&self, layers: &Layers<'_>, shared: &Shared<'_>, scale: f64) -> Result<Played, Stop> {
-        let mut played = Played::default();
+    /// When it ends early, `played` has what came before.
+    pub(super) fn play(
+        &self,
+        layers: &Layers<'_>,
+        shared: &Shared<'_>,
+        scale: f64,
+        played: &mut Played,
+    ) -> Result<(), Stop> {
         let mut thought = 0.0;
         let record = &shared.record;
         // When the engine is done with what it had to do; reads that are late do not make it catch up.
@@ -110,23 +118,18 @@ impl Score {
             let wake = done + pause;
             sleep(wake - record.now(), shared)?;
             let from = record.now();
-            read.play(layers, shared, &mut played)?;
+            read.play(layers, shared, played)?;
             let until = record.now();
             let busy = (read.until.get() - thought).max(0.0) * scale;
             thought = f64::max(thought, read.until.get());
             done = until.max(wake + busy);
             played.note(read, layers, from, until);
         }
-        played.last_read = record.now();
         if self.reads.is_empty() {
             // Nothing that is mounted is read: what is left of the start is its pauses.
             sleep(self.end.get() * scale, shared)?;
-            played.last_read = record.now();
         }
-        played.milestones.sort_by_key(|milestone| milestone.name == LAST_READ);
-        played.slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-        played.slowest.truncate(SLOWEST);
-        Ok(played)
+        Ok(())
     }
 }
 
@@ -147,8 +150,20 @@ impl Read {
                 continue;
             }
             // A request that took too long fails a node's read; the replay says so and goes on.
+            // What came of it stays, so that the next one has less to ask for; one that brings nothing may never bring more.
+            let mut in_vain = 0;
             while let Err(stop) = layer.make(content, file, member, Cause::Read) {
-                let Stop::Late = stop else { return Err(stop) };
+                let Stop::Late(some) = stop else { return Err(stop) };
+                in_vain = if some { 0 } else { in_vain + 1 };
+                if in_vain >= TRIES {
+                    return Err(Stop::Failed(ReplayError::GivenUp {
+                        place: shared.place.clone(),
+                        digest: layer.digest,
+                        path: file.path.clone(),
+                        requests: in_vain,
+                        timeout: shared.node.request_timeout,
+                    }));
+                }
                 shared.record.warning(format!(
                     "a read of {} took longer than a request may ({} s, request_timeout_sec): on a node it fails",
                     file.path, shared.node.request_timeout
@@ -162,6 +177,13 @@ impl Read {
 }
 
 impl Played {
+    /// The lists in the order of the report.
+    pub(super) fn sort(&mut self) {
+        self.milestones.sort_by_key(|milestone| milestone.name == LAST_READ);
+        self.slowest.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        self.slowest.truncate(SLOWEST);
+    }
+
     fn note(&mut self, read: &Read, layers: &Layers<'_>, from: f64, until: f64) {
         let path = layers
             .get(read.file.0)

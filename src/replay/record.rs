@@ -73,7 +73,7 @@ pub struct Request {
 }
 
 /// What was fetched until some time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Tally {
     pub(super) total: Fetched,
     pub(super) documents: Fetched,

@@ -49,6 +49,10 @@ pub struct Replay {
     pub slowest: Vec<SlowRead>,
     /// Paths that the profile reads and no lazily mounted layer has.
     pub absent: Vec<String>,
+    /// Whether the replay was stopped at [`super::ReplayOptions::max_seconds`], before its last read was answered. Times that it
+    /// did not reach are then the time at which it stopped.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// What makes the figures worth less.
     pub warnings: Vec<String>,
     /// All requests, for pictures.

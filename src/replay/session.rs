@@ -1,7 +1,7 @@
 //! One replay from the first request to the last read: who runs when, and what ends all. Must not know requests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::{self, Scope},
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use super::{
     player::{Played, Score},
     record::{Cause, Fetched, Record, Tally},
     report::{ReplayedLayer, Times},
-    start::{mount, prefetch},
+    start::{PARTS_AT_ONCE, mount, prefetch},
     tasks::Tasks,
     whole::{self, WholeLayer},
 };
@@ -39,7 +39,13 @@ pub fn replay(
     options: &ReplayOptions,
 ) -> Result<Replay, ReplayError> {
     let place = image.source.place();
-    let shared = Shared { place, node: &options.node, tasks: Tasks::default(), record: Record::new() };
+    let shared = Shared {
+        place,
+        node: &options.node,
+        tasks: Tasks::within(options.max_seconds),
+        record: Record::new(),
+        helpers: PARTS_AT_ONCE.into(),
+    };
     let read = read_image(image.source, &options.platform)?;
     shared.record.documents(&[&read.manifest_bytes, &read.config_bytes]);
     let descriptors = read.manifest.layers();
@@ -53,6 +59,9 @@ pub fn replay(
     Ok(report(shared, &read, outcome, options))
 }
 
+/// Layers that are mounted, or prefetched, at a time.
+const LAYERS_AT_ONCE: usize = 128;
+
 struct Session<'a> {
     image: ReplayImage<'a>,
     read: &'a ReadImage,
@@ -65,39 +74,54 @@ struct Session<'a> {
 /// Position of the first layer that is pulled whole, and why it is.
 type FirstWhole = (usize, String);
 
+/// How far a replay came.
+#[derive(Default)]
 struct Outcome {
-    seconds: Times,
-    at_running: Fetched,
+    /// When all layers were mounted or unpacked.
+    pulled: Option<f64>,
+    /// When the container could be created, and what was fetched until then.
+    running: Option<(f64, Fetched)>,
+    /// When it was over, and what was fetched until then.
+    over: f64,
     tally: Tally,
     played: Played,
     absent: Vec<String>,
     whole: Option<FirstWhole>,
+    /// Whether the limit stopped it.
+    stopped: bool,
 }
 
 impl<'a> Session<'a> {
     fn run(&self, profile: &Profile, options: &ReplayOptions) -> Result<Outcome, ReplayError> {
-        let (layers, tocs, mut why) = self.lazy_layers()?;
+        let (layers, tocs, whole) = self.lazy_layers()?;
         let background = Background::default();
-        let outcome = thread::scope(|scope| {
-            let outcome = self
-                .start(scope, &layers, &tocs, &background, &mut why)
-                .and_then(|running| self.play(&layers, running, why, profile, options));
-            if let Err(stop) = outcome {
-                self.note(Err(stop));
-                self.finish(&background);
-                return None;
-            }
+        let mut outcome = Outcome { whole, ..Outcome::default() };
+        let ended = thread::scope(|scope| {
+            let ended = self
+                .start(scope, &layers, &tocs, &background, &mut outcome)
+                .and_then(|()| self.play(&layers, profile, options, &mut outcome));
+            outcome.over = self.shared.record.now();
+            outcome.tally = self.shared.record.tally();
+            let is_ok = ended.is_ok();
+            self.note(ended);
             self.finish(&background);
-            outcome.ok()
+            is_ok
         });
-        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (outcome, failure) {
-            (Some(outcome), None) => Ok(outcome),
-            (_, Some(failure)) => Err(failure),
-            (None, None) => {
-                Err(ReplayError::Thread(std::io::Error::other("the replay ended without a reason")))
-            }
+        if let Some(failure) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(failure);
         }
+        if !ended && !self.shared.tasks.is_expired() {
+            return Err(ReplayError::Thread(std::io::Error::other("the replay ended without a reason")));
+        }
+        outcome.stopped = !ended;
+        outcome.played.sort();
+        if outcome.stopped {
+            self.shared.record.warning(format!(
+                "the replay was stopped after {:.3} s, its limit: times that it did not reach are that one",
+                outcome.over
+            ));
+        }
+        Ok(outcome)
     }
 
     fn finish(&self, background: &Background<'_>) {
@@ -105,11 +129,14 @@ impl<'a> Session<'a> {
         background.end();
     }
 
-    /// Keeps the first failure, which ends everything.
+    /// Keeps the first failure, which ends everything. What fails when the start is over is no part of it.
     fn note(&self, result: Result<(), Stop>) {
         if let Err(Stop::Failed(error)) = result {
-            self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            self.shared.tasks.end();
+            let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+            if !self.shared.tasks.is_over() {
+                failure.get_or_insert(error);
+                self.shared.tasks.end();
+            }
         }
     }
 
@@ -139,74 +166,121 @@ impl<'a> Session<'a> {
         Ok((layers, tocs, None))
     }
 
-    /// Mounts, pulls and prefetches until the container could be created. Returns when that was, and when all was mounted.
+    /// Mounts, pulls and prefetches until the container could be created.
     fn start<'scope, 'env: 'scope>(
         &'env self,
         scope: &'scope Scope<'scope, 'env>,
         layers: &'env Layers<'a>,
         tocs: &'env [Digest],
         background: &'env Background<'a>,
-        why: &mut Option<FirstWhole>,
-    ) -> Result<(f64, f64), Stop>
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop>
     where
         'a: 'env,
     {
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send + 'scope>| {
-            let spawned = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work);
-            spawned.map(|_| ()).map_err(|cause| Stop::Failed(ReplayError::Thread(cause)))
-        };
         let node = self.shared.node;
         if !node.no_background_fetch {
-            for _ in 0..node.max_concurrency {
-                spawn("replay-fetch", Box::new(|| self.note(background.fetch(self.shared))))?;
-            }
-            for _ in 0..node.processors {
-                spawn("replay-verify", Box::new(|| self.note(background.verify(self.shared))))?;
-            }
+            self.spawn(scope, "replay-fetch", node.max_concurrency, || {
+                move || self.note(background.fetch(self.shared))
+            })?;
+            self.spawn(scope, "replay-verify", node.processors, || {
+                move || self.note(background.verify(self.shared))
+            })?;
         }
         let (mounted, mounts) = mpsc::channel();
-        for (layer, toc) in layers.iter().zip(tocs) {
-            let mounted = mounted.clone();
-            spawn(
-                "replay-layer",
-                Box::new(move || match mount(layer, *toc, self.shared) {
-                    Ok(Ok(())) => {
-                        background.add(layer, node.processors);
-                        let _ = mounted.send((layer.index, None));
-                        // Whoever listens waits for all mounts, and for nothing that follows them.
-                        drop(mounted);
-                        self.note(prefetch(layer, self.shared));
+        let queue =
+            Arc::new(Mutex::new(Queue { mounts: layers.iter().zip(tocs), prefetches: VecDeque::new() }));
+        self.spawn(scope, "replay-layer", layers.len().min(LAYERS_AT_ONCE), || {
+            let (mounted, queue) = (mounted.clone(), Arc::clone(&queue));
+            move || {
+                let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+                loop {
+                    let mount = lock().mounts.next();
+                    let Some((layer, toc)) = mount else { break };
+                    match self.mount(layer, *toc) {
+                        Ok(None) => {
+                            background.add(layer, node.processors);
+                            lock().prefetches.push_back(layer);
+                            let _ = mounted.send((layer.index, None));
+                        }
+                        Ok(reason) => {
+                            layer.release();
+                            let _ = mounted.send((layer.index, reason));
+                        }
+                        Err(stop) => self.note(Err(stop)),
                     }
-                    Ok(Err(reason)) => {
-                        layer.release();
-                        let _ = mounted.send((layer.index, Some(reason)));
-                    }
-                    Err(Stop::Late) => {
-                        layer.release();
-                        let reason = format!("its mount took longer than {} s", node.request_timeout);
-                        let _ = mounted.send((layer.index, Some(reason)));
-                    }
-                    Err(stop) => self.note(Err(stop)),
-                }),
-            )?;
-        }
+                }
+                // Whoever listens waits for all mounts, and for nothing that follows them.
+                drop(mounted);
+                loop {
+                    let prefetched = lock().prefetches.pop_front();
+                    let Some(layer) = prefetched else { break };
+                    self.note(prefetch(layer, self.shared));
+                    // A prefetch that failed ends the wait as well, but not before it is known to have failed.
+                    layer.release();
+                }
+            }
+        })?;
         drop(mounted);
         // Those that fail send nothing, so that the channel ends early.
         for (index, reason) in mounts {
             let Some(reason) = reason else { continue };
-            if why.as_ref().is_none_or(|(first, _)| index < *first) {
-                *why = Some((index, reason));
+            if outcome.whole.as_ref().is_none_or(|(first, _)| index < *first) {
+                // What lies above is pulled whole: nobody fetches it lazily, or waits for that.
+                layers.iter().skip(index).for_each(|layer| layer.abandon());
+                outcome.whole = Some((index, reason));
             }
         }
         if self.shared.tasks.is_over() {
             return Err(Stop::Cancelled);
         }
-        if let Some((first, _)) = why {
+        if let Some((first, _)) = &outcome.whole {
             self.pull_whole(*first)?;
         }
-        let pulled = self.shared.record.now();
+        outcome.pulled = Some(self.shared.record.now());
         self.wait_for_prefetch(layers);
-        Ok((pulled, self.shared.record.now()))
+        if self.shared.tasks.is_over() {
+            return Err(Stop::Cancelled);
+        }
+        outcome.running = Some((self.shared.record.now(), self.shared.record.tally().total));
+        Ok(())
+    }
+
+    /// Mounts a layer; says why where it is none to be mounted lazily.
+    fn mount(&self, layer: &Layer<'_>, toc: Digest) -> Result<Option<String>, Stop> {
+        match mount(layer, toc, self.shared) {
+            Ok(mounted) => Ok(mounted.err()),
+            Err(Stop::Late(_)) => {
+                Ok(Some(format!("its mount took longer than {} s", self.shared.node.request_timeout)))
+            }
+            // Known to be pulled whole for what lies below.
+            Err(Stop::Cancelled) if layer.is_abandoned() => Ok(Some("it was given up".to_owned())),
+            Err(stop) => Err(stop),
+        }
+    }
+
+    /// Starts threads that all do the same, as many as are to be had: fewer are slower, and only none is a failure.
+    fn spawn<'scope, 'env: 'scope, W: FnOnce() + Send + 'scope>(
+        &self,
+        scope: &'scope Scope<'scope, 'env>,
+        name: &str,
+        count: usize,
+        work: impl Fn() -> W,
+    ) -> Result<(), Stop> {
+        for started in 0..count {
+            let spawned = thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work());
+            match spawned {
+                Ok(_) => {}
+                Err(cause) if started == 0 => return Err(Stop::Failed(ReplayError::Thread(cause))),
+                Err(cause) => {
+                    self.shared.record.warning(format!(
+                        "only {started} of {count} threads could be started ({cause}): a node is not so limited"
+                    ));
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// What a node does before it creates a container: it waits for the prefetch of all layers side by side.
@@ -243,13 +317,11 @@ impl<'a> Session<'a> {
     fn play(
         &self,
         layers: &Layers<'a>,
-        (pulled, running): (f64, f64),
-        whole: Option<FirstWhole>,
         profile: &Profile,
         options: &ReplayOptions,
-    ) -> Result<Outcome, Stop> {
-        let at_running = self.shared.record.tally().total;
-        let lazy = whole.as_ref().map_or(layers.len(), |(first, _)| *first);
+        outcome: &mut Outcome,
+    ) -> Result<(), Stop> {
+        let lazy = outcome.whole.as_ref().map_or(layers.len(), |(first, _)| *first);
         let lazy: Layers<'a> = layers.iter().take(lazy).map(Arc::clone).collect();
         let score = Score::new(profile, &lazy, &options.model_directory);
         if score.of_caches > 0 {
@@ -257,11 +329,16 @@ impl<'a> Session<'a> {
                 .record
                 .warning(format!("{} accesses of compile caches are not played", score.of_caches));
         }
-        let played = score.play(&lazy, self.shared, options.think_scale)?;
-        let tally = self.shared.record.tally();
-        let seconds = Times { pulled, running, last_read: played.last_read };
-        Ok(Outcome { seconds, at_running, tally, played, absent: score.absent, whole })
+        let played = score.play(&lazy, self.shared, options.think_scale, &mut outcome.played);
+        outcome.absent = score.absent;
+        played
     }
+}
+
+/// What threads of layers have left to do.
+struct Queue<I, L> {
+    mounts: I,
+    prefetches: VecDeque<L>,
 }
 
 fn annotation<'a>(descriptor: &'a Descriptor, name: &str) -> Option<&'a str> {
@@ -290,24 +367,27 @@ fn report(shared: Shared<'_>, read: &ReadImage, outcome: Outcome, options: &Repl
     });
     let layers = layers.collect();
     let played = outcome.played;
+    let (running, at_running) = outcome.running.unwrap_or((outcome.over, total));
+    let pulled = outcome.pulled.unwrap_or(outcome.over);
     Replay {
         image: place,
         digest: read.digest,
         profile: options.profile_names.clone(),
         think_scale: options.think_scale,
         node: options.node.clone(),
-        seconds: outcome.seconds,
+        seconds: Times { pulled, running, last_read: outcome.over },
         milestones: played.milestones,
         waited: played.waited,
         reads: played.reads,
         read_bytes: played.bytes,
         total,
-        at_running: outcome.at_running,
+        at_running,
         documents,
         chunks: played.chunks,
         layers,
         slowest: played.slowest,
         absent: outcome.absent,
+        stopped: outcome.stopped,
         warnings,
         requests,
         waits: played.waits,

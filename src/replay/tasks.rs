@@ -22,6 +22,8 @@ pub(super) struct Tasks {
     /// Counts prioritised tasks: what runs in the background is cancelled by each that begins.
     begun: AtomicU64,
     over: AtomicBool,
+    /// When the start is over at the latest.
+    deadline: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +46,19 @@ impl Drop for Prioritised<'_> {
 }
 
 impl Tasks {
+    /// Tasks of a start that is over so many seconds from now at the latest, where a limit is given.
+    pub(super) fn within(seconds: Option<f64>) -> Self {
+        let limit = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        // What no clock can tell is no limit.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Self { deadline, ..Self::default() }
+    }
+
+    /// Whether the limit was passed.
+    pub(super) fn is_expired(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
     pub(super) fn prioritised(&self) -> Prioritised<'_> {
         self.lock().running += 1;
         self.begun.fetch_add(1, Ordering::SeqCst);
@@ -81,7 +96,7 @@ impl Tasks {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::SeqCst)
+        self.over.load(Ordering::SeqCst) || self.is_expired()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -92,6 +107,16 @@ impl Tasks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_ends_all() {
+        assert!(Tasks::within(Some(0.0)).is_over());
+        for endless in [Tasks::within(None), Tasks::within(Some(f64::MAX)), Tasks::within(Some(1e6))] {
+            assert!(!endless.is_over() && !endless.is_expired());
+            endless.end();
+            assert!(endless.is_over() && !endless.is_expired());
+        }
+    }
 
     #[test]
     fn prioritised_tasks_cancel_and_silence_the_background() {

@@ -13,7 +13,7 @@ use super::{
     record::Cause,
     start::side_by_side,
 };
-use crate::{blob::Spool, digest::Digest, oci::ImageSource};
+use crate::{blob::Spool, digest::Digest, oci::ImageSource, verify::media_type::Compression};
 
 /// Layers that are downloaded at a time (containerd, `max_concurrent_downloads`).
 const DOWNLOADS: usize = 3;
@@ -36,7 +36,7 @@ pub(super) fn pull(
 ) -> Result<(), Stop> {
     let files: Vec<Mutex<Option<File>>> = layers.iter().map(|_| Mutex::new(None)).collect();
     let pairs: Vec<(&WholeLayer, &Mutex<Option<File>>)> = layers.iter().zip(&files).collect();
-    side_by_side(&pairs, DOWNLOADS, |(layer, place)| {
+    side_by_side(pairs.into_iter(), DOWNLOADS, shared, |(layer, place)| {
         let file = spool.temporary_file().map_err(ReplayError::Temporary)?;
         let from = shared.record.asked(layer.index, Cause::Whole);
         let mut sink = Counted { file, layer: layer.index, bytes: 0, shared };
@@ -50,6 +50,9 @@ pub(super) fn pull(
         Ok(())
     })?;
     for (layer, file) in layers.iter().zip(files) {
+        if shared.tasks.is_over() {
+            return Err(Stop::Cancelled);
+        }
         let Some(file) = file.into_inner().unwrap_or_else(PoisonError::into_inner) else { continue };
         let unpack = |reason: String| ReplayError::Unpack {
             place: shared.place.clone(),
@@ -71,10 +74,10 @@ fn unpacked(mut packed: File) -> io::Result<Digest> {
     Read::take(&mut packed, 4).read_to_end(&mut magic)?;
     packed.rewind()?;
     let packed = BufReader::with_capacity(1 << 18, packed);
-    match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Digest::of_reader(&mut flate2::bufread::MultiGzDecoder::new(packed)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Digest::of_reader(&mut zstd::Decoder::with_buffer(packed)?),
-        _ => {
+    match Compression::of(&magic) {
+        Compression::Gzip => Digest::of_reader(&mut flate2::bufread::MultiGzDecoder::new(packed)),
+        Compression::Zstd => Digest::of_reader(&mut zstd::Decoder::with_buffer(packed)?),
+        Compression::None => {
             let mut packed = packed;
             Digest::of_reader(&mut packed)
         }
@@ -102,5 +105,21 @@ impl Write for Counted<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_are_skipped_begin_zstd() {
+        let frame = zstd::encode_all(&b"content"[..], 3).unwrap();
+        let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3][..], &frame].concat();
+        for bytes in [frame.as_slice(), skipped.as_slice(), b"content"] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(bytes).unwrap();
+            assert_eq!(unpacked(file).unwrap(), Digest::of(b"content"));
+        }
     }
 }

@@ -10,7 +10,7 @@ pub(super) struct LayerType {
 
 /// How a layer is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Compression {
+pub(crate) enum Compression {
     None,
     Gzip,
     Zstd,
@@ -18,7 +18,7 @@ pub(super) enum Compression {
 
 impl Compression {
     /// The compression that bytes begin with; a tar archive has nothing to be told by before its 257th byte.
-    pub(super) fn of(head: &[u8]) -> Self {
+    pub(crate) fn of(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
             // A frame, or one of the 16 that are skipped.

@@ -10,7 +10,7 @@ pub mod finding;
 mod image;
 mod layer;
 mod layers;
-mod media_type;
+pub(crate) mod media_type;
 mod names;
 mod plain;
 mod rebuild;

@@ -52,7 +52,7 @@ pub(super) struct ReplayArguments {
     #[arg(long, value_name = "FILE")]
     timeline: Option<PathBuf>,
 
-    /// Fail when the last read is answered later than this, such as 30s
+    /// Fail when the last read is answered later than this, such as 30s; the replay is stopped then, and reported as far as it came
     #[arg(long, value_name = "TIME", value_parser = parse::duration, help_heading = "Limits")]
     max_seconds: Option<f64>,
     /// Fail when more than this is fetched until the last read is answered, such as 20GiB
@@ -205,6 +205,7 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
         model_directory: arguments.model_dir.relative().to_owned(),
         profile_names: arguments.profile.clone(),
         think_scale: arguments.think_scale,
+        max_seconds: arguments.max_seconds,
         temporary: std::env::temp_dir(),
     };
     let first = play(&arguments.image, &profile, &options, arguments)?;
@@ -213,6 +214,8 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
         write_whole(path, &timeline(&title, &first))
             .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
     }
+    // Limits are for the first.
+    let options = ReplayOptions { max_seconds: None, ..options };
     let second =
         arguments.compare.as_ref().map(|image| play(image, &profile, &options, arguments)).transpose()?;
     match (arguments.format, &second) {
@@ -251,7 +254,13 @@ fn play(
 fn over_limits(replay: &Replay, arguments: &ReplayArguments) -> bool {
     let mut over = false;
     let took = replay.seconds.last_read;
-    if let Some(limit) = arguments.max_seconds.filter(|limit| took > *limit) {
+    if replay.stopped {
+        output::words(&format!(
+            "over the limit: the replay was stopped after {took:.3} s with {} reads answered, as --max-seconds allows no more",
+            replay.reads
+        ));
+        over = true;
+    } else if let Some(limit) = arguments.max_seconds.filter(|limit| took > *limit) {
         output::words(&format!(
             "over the limit: the last read was answered after {took:.3} s, {:.3} s more than --max-seconds allows",
             took - limit
