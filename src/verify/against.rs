@@ -46,9 +46,8 @@ impl<'a> Against<'a> {
     pub(super) fn wanted(&self, path: &str) -> Wanted {
         match self.by_path.get(path) {
             Some(file) if needs_git(file) => Wanted::WithGit,
-            Some(_) => Wanted::Sha256,
             // Links of the model may lead to any file.
-            None => Wanted::Sha256,
+            _ => Wanted::Sha256,
         }
     }
 

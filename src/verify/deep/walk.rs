@@ -133,9 +133,10 @@ impl<'a> Walk<'a> {
         let start = tar.position();
         let done = tar.feed(piece.part(&range), |event| {
             if matches!(event, TarEvent::Entry(_)) {
-                match self.entries_left.checked_sub(1) {
-                    Some(left) => self.entries_left = left,
-                    None => (self.lister, self.is_full) = (None, true),
+                if let Some(left) = self.entries_left.checked_sub(1) {
+                    self.entries_left = left;
+                } else {
+                    (self.lister, self.is_full) = (None, true);
                 }
             }
             if let Some(lister) = &mut self.lister {
