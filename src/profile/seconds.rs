@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Seconds since the start of a recording, to the microsecond.
+/// Seconds since the start of a recording, to the microsecond, 10⁹ at most: what is written can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seconds(u64);
 
@@ -13,10 +13,12 @@ impl Seconds {
     pub const ZERO: Self = Self(0);
     /// Largest number of seconds that a profile can state: about 31 years.
     const MAX: f64 = 1e9;
+    /// The same in microseconds.
+    const MAX_MICROS: u64 = 1_000_000_000_000_000;
 
-    /// From a number of microseconds.
+    /// From a number of microseconds; more than 10⁹ seconds count as those.
     pub const fn from_micros(micros: u64) -> Self {
-        Self(micros)
+        Self(if micros < Self::MAX_MICROS { micros } else { Self::MAX_MICROS })
     }
 
     /// The number of microseconds.
@@ -39,10 +41,10 @@ impl Seconds {
         micros / 1e6
     }
 
-    /// Later by `other`.
+    /// Later by `other`, 10⁹ seconds at most.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
-        Self(self.0.saturating_add(other.0))
+        Self::from_micros(self.0.saturating_add(other.0))
     }
 
     /// The time since `earlier`, zero when that is later.
@@ -54,7 +56,7 @@ impl Seconds {
 
 impl From<Duration> for Seconds {
     fn from(duration: Duration) -> Self {
-        Self(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+        Self::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
     }
 }
 
@@ -96,11 +98,15 @@ mod tests {
         }
         assert_eq!(serde_json::to_string(&Seconds::from_micros(2_000_000)).unwrap(), "2");
         assert_eq!(serde_json::to_string(&Seconds::from_micros(16_600_001)).unwrap(), "16.600001");
+        let last = Seconds::new(1e9).unwrap();
+        assert_eq!(Seconds::from_micros(u64::MAX), last);
+        assert_eq!(Seconds::from(Duration::MAX), last);
+        assert_eq!(last.plus(Seconds::from_micros(1)), last);
     }
 
     proptest! {
         #[test]
-        fn json_keeps_the_microsecond(micros in 0_u64..=1_000_000_000_000_000) {
+        fn json_keeps_the_microsecond(micros in prop_oneof![0_u64..=1_000_000_000_000_000, any::<u64>()]) {
             let seconds = Seconds::from_micros(micros);
             let text = serde_json::to_string(&seconds).unwrap();
             prop_assert_eq!(serde_json::from_str::<Seconds>(&text).unwrap(), seconds);

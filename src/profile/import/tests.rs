@@ -89,6 +89,17 @@ fn logs_without_paths_of_descriptors_work_as_far_as_they_can() {
 }
 
 #[test]
+fn times_that_lie_an_age_apart_can_be_read_again() {
+    let log = r#"7 1700000100.000000 openat(AT_FDCWD</srv>, "/models/a", O_RDONLY) = 3</models/a>
+7 177729175020.243100 openat(AT_FDCWD</srv>, "/models/b", O_RDONLY) = 4</models/b>
+"#;
+    let imported = run(log, &ImportOptions::default()).unwrap();
+    assert_eq!(imported.profile.accesses.len(), 2);
+    let written = imported.profile.to_json();
+    assert_eq!(Profile::parse("log", written.as_bytes()).unwrap(), imported.profile);
+}
+
+#[test]
 fn what_is_no_recording_is_refused_with_a_next_step() {
     for (text, reason, step) in [
         ("", "it is empty", ""),
