@@ -241,6 +241,12 @@ fn limits_end_a_pipeline() {
     let run =
         place.replay(&target, &[&QUICK[..], &["--max-bytes", "1GiB", "--max-seconds", "1000s"]].concat());
     assert_eq!((run.code, run.stderr.as_str()), (0, ""));
+    // A gate that tested nothing is none.
+    let elsewhere = [&QUICK[..], &["--model-dir", "/nowhere"]].concat();
+    let run = place.replay(&target, &elsewhere);
+    assert_eq!(run.code, 0);
+    assert!(run.stderr.contains("nothing was played"), "{}", run.stderr);
+    assert_eq!(place.replay(&target, &[&elsewhere[..], &["--max-seconds", "9s"]].concat()).code, 7);
 }
 
 #[test]

@@ -230,7 +230,20 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
             }
         }
     }
-    Ok(if over_limits(&first, arguments) { exit_code::OVER_LIMIT } else { exit_code::OK })
+    if over_limits(&first, arguments) {
+        return Ok(exit_code::OVER_LIMIT);
+    }
+    if first.reads == 0 && !first.stopped {
+        let directory = arguments.model_dir.absolute();
+        output::warning(&format!(
+            "nothing was played: the image has no file below {directory} that the profile reads"
+        ));
+        // A gate that tested nothing is none.
+        if arguments.max_seconds.is_some() || arguments.max_bytes.is_some() {
+            return Ok(exit_code::PROFILE);
+        }
+    }
+    Ok(exit_code::OK)
 }
 
 /// Replays one image with connections and logins of its own: nothing of one replay helps the next.

@@ -375,6 +375,12 @@ def label_differs(image):
     image.bend("manifest", setting(annotations={"dev.starcar.model.directory": "/elsewhere"}))
 
 
+@case("model-label", at=CONTENT)
+def model_label(image):
+    """The label says that the model is where nothing is."""
+    image.config["Labels"] = {"dev.starcar.model.directory": "/elsewhere"}
+
+
 @case("options-malformed", at=CONTENT)
 def options_malformed(image):
     """The annotation of the options that the image was packed with is no JSON."""

@@ -360,6 +360,12 @@ def parent_missing(image):
     weights(image).entries.remove(weights(image).entry("models"))
 
 
+@case("entry-number", also=["models-owner", "tar-owner"])
+def field_uid_of_64_bits(image):
+    """The field uid is more than Go's numbers hold."""
+    small(image).listed(CONFIG, lambda entry: entry.update(uid=1 << 63))
+
+
 @case("parent-symlink")
 def parent_is_a_link(image):
     """A file lies below a symbolic link to a directory."""
