@@ -1,6 +1,7 @@
 //! All that can be wrong with an image: tables, so that documentation and outputs can quote them. Must not know how
 //! it is found.
 
+mod chunks;
 mod deep;
 mod documents;
 mod image;
@@ -8,7 +9,7 @@ mod rebuild;
 mod source;
 mod toc;
 
-pub use self::{deep::*, documents::*, image::*, rebuild::*, source::*, toc::*};
+pub use self::{chunks::*, deep::*, documents::*, image::*, rebuild::*, source::*, toc::*};
 use super::finding::{Depth, Rule, Severity, Use};
 
 /// What breaks every use.
@@ -25,9 +26,10 @@ const FETCH: &[Use] = &[Use::Fetch];
 const NONE: &[Use] = &[];
 
 /// The tables, in the order in which an image is looked at.
-const TABLES: [&[&Rule]; 6] = [
+const TABLES: [&[&Rule]; 7] = [
     documents::DOCUMENTS_RULES,
     toc::TOC_RULES,
+    chunks::CHUNK_RULES,
     image::IMAGE_RULES,
     deep::DEEP_RULES,
     source::SOURCE_RULES,
