@@ -96,7 +96,7 @@ fn images_of_plain_tar_are_judged_by_what_they_are_for() {
     assert_eq!(run.code, 0, "{}", run.stdout);
     assert!(run.stdout.contains("nothing found"), "{}", run.stdout);
     let lazy = starcar(&["verify", &image, "--for", "lazy", "--format", "json"]);
-    assert_eq!(lazy.code, 0, "{}", lazy.stdout);
+    assert_eq!((lazy.code, codes(&lazy)), (10, vec!["image-not-lazy".to_owned()]), "{}", lazy.stdout);
     assert_eq!(json(&lazy)["verdicts"][0]["works"], "no");
 }
 
