@@ -248,17 +248,20 @@ def base_image(scratch, registry):
     return ref
 
 
-_measured = []
-
-
 @pytest.fixture
 def measured(request):
     """measured(line): a number worth reading, printed when the tests are through."""
-    return lambda line: _measured.append(f"{request.node.name}: {line}")
+    return lambda line: request.node.user_properties.append(("measured", line))
 
 
 def pytest_terminal_summary(terminalreporter):
-    if _measured:
+    # Tests may run in other processes: what they measured comes with their reports.
+    reports = [report for stat in terminalreporter.stats.values() for report in stat if getattr(report, "when", None) == "call"]
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: {line}"
+        for report in reports for name, line in report.user_properties if name == "measured"
+    ]
+    if lines:
         terminalreporter.section("measured")
-        for line in _measured:
+        for line in lines:
             terminalreporter.line(line)

@@ -14,8 +14,8 @@ fn trial(effect: Effect) -> Trial {
     trial.with(|options| options.memory = Some(memory))
 }
 
-/// Pushes in another process, until the registry has half of the blob, and kills it.
-fn killed(test: &str, trial: &Trial) {
+/// Pushes in another process, until the registry has half of the blob and so many requests with bytes have come, and kills it.
+fn killed(test: &str, trial: &Trial, requests: usize) {
     let arguments = format!("{} {}", trial.fake.address(), trial.dir.path().display());
     let mut child: Child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test])
@@ -24,7 +24,10 @@ fn killed(test: &str, trial: &Trial) {
         .spawn()
         .unwrap();
     let end = Instant::now() + Duration::from_secs(20);
-    while trial.fake.uploaded() < SIZE / 2 && Instant::now() < end {
+    // The last request is the one that stalls. A process that is killed before it has asked leaves the stall to the next one.
+    let sent =
+        || trial.fake.seen().iter().filter(|seen| ["PATCH", "PUT"].contains(&seen.method.as_str())).count();
+    while (trial.fake.uploaded() < SIZE / 2 || sent() < requests) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(10));
     }
     child.kill().unwrap();
@@ -60,7 +63,7 @@ fn killed_and_run_again() {
         return;
     }
     let trial = trial(Effect::StallAfter(SIZE / 2));
-    killed("memory::killed_and_run_again", &trial);
+    killed("memory::killed_and_run_again", &trial, 1);
     trial.arrives(ONCE);
     assert_eq!(trial.fake.open_uploads(), 0);
 }
@@ -79,7 +82,7 @@ fn killed_in_pieces() {
         options.memory = Some(memory);
         options.chunk = Some(SIZE / 4);
     });
-    killed("memory::killed_in_pieces", &trial);
+    killed("memory::killed_in_pieces", &trial, 3);
     trial.arrives(ONCE);
 }
 
@@ -108,7 +111,7 @@ fn killed_and_session_lost() {
         return;
     }
     let trial = trial(Effect::StallAfter(SIZE / 2));
-    killed("memory::killed_and_session_lost", &trial);
+    killed("memory::killed_and_session_lost", &trial, 1);
     trial.fake.end_uploads();
     trial.arrives(HALF_AGAIN);
 }
