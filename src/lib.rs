@@ -13,6 +13,7 @@ pub mod estargz;
 pub mod glob;
 pub mod inspect;
 pub mod layer;
+pub mod members;
 pub mod naming;
 pub mod natural;
 pub mod oci;

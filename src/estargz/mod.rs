@@ -27,7 +27,6 @@
 
 mod files;
 pub mod footer;
-pub mod members;
 mod reader;
 pub mod toc;
 mod writer;

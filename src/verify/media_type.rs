@@ -1,5 +1,7 @@
 //! Media types of layers. Must not know what layers hold.
 
+use crate::members::MemberKind;
+
 /// What a layer's media type says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LayerType {
@@ -32,6 +34,15 @@ impl Compression {
             Self::None => "tar",
             Self::Gzip => "tar+gzip",
             Self::Zstd => "tar+zstd",
+        }
+    }
+}
+
+impl From<MemberKind> for Compression {
+    fn from(kind: MemberKind) -> Self {
+        match kind {
+            MemberKind::Gzip => Self::Gzip,
+            MemberKind::Zstd => Self::Zstd,
         }
     }
 }

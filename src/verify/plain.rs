@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     blob::RangeSource,
-    estargz::members::{MemberError, Members, Step},
     layer::tar_reader::{TarEntry, TarEvent, TarReader},
+    members::{MemberError, MemberKind, Members, Step},
 };
 
 /// Largest compressed layer that is read whole, in bytes.
@@ -30,16 +30,13 @@ const BLOCK: u64 = 512;
 const WINDOWS_MAX: usize = 1024;
 /// Most entries that are listed.
 pub(super) const ENTRIES_MAX: usize = 1 << 20;
-/// Largest window of a zstd frame, as the power of two of its bytes: that of `zstd --ultra`, and what a decoder takes
-/// that is not told otherwise. A frame may state one of terabytes.
-pub(super) const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// Largest password file that is kept, in bytes.
 const PASSWD_MAX: u64 = 1 << 20;
 /// The file that names users.
 pub(super) const PASSWD: &str = "etc/passwd";
 
 /// Collects the files of a tar stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Lister {
     pub(super) nodes: Vec<Node>,
     /// The password file, if there is one.
@@ -114,11 +111,8 @@ pub(super) fn list(
             let bytes = blob.read_range(0, usize::try_from(blob.size()).map_err(io::Error::other)?)?;
             let mut found = Findings::default();
             let listed = match compression {
-                Compression::Zstd => zstd::stream::read::Decoder::new(&bytes[..])
-                    .and_then(|mut decoder| decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map(|()| decoder))
-                    .ok()
-                    .and_then(|decoder| stream(decoder, layer, &mut found)),
-                _ => gzip(&bytes, layer, &mut found),
+                Compression::Zstd => members(MemberKind::Zstd, &bytes, layer, &mut found),
+                _ => members(MemberKind::Gzip, &bytes, layer, &mut found),
             };
             if listed.is_some() {
                 findings.append(found);
@@ -188,20 +182,20 @@ fn stream(mut unpacked: impl Read, layer: &Place, findings: &mut Findings) -> Op
     }
 }
 
-fn gzip(bytes: &[u8], layer: &Place, findings: &mut Findings) -> Option<Listed> {
-    let mut unpacked = Gzip { members: Members::new(BufReader::new(bytes)), count: 0 };
+fn members(kind: MemberKind, bytes: &[u8], layer: &Place, findings: &mut Findings) -> Option<Listed> {
+    let mut unpacked = Unpacked { members: Members::new(kind, BufReader::new(bytes)), count: 0 };
     let listed = stream(&mut unpacked, layer, findings)?;
-    Some(Listed { members: unpacked.count, ..listed })
+    Some(Listed { members: if kind == MemberKind::Gzip { unpacked.count } else { 0 }, ..listed })
 }
 
-/// The content of gzip members as one stream.
-struct Gzip<'a> {
+/// The content of members as one stream.
+struct Unpacked<'a> {
     members: Members<BufReader<&'a [u8]>>,
     /// Members that have ended.
     count: usize,
 }
 
-impl Read for Gzip<'_> {
+impl Read for Unpacked<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.members.read(buffer) {

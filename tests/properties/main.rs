@@ -17,13 +17,13 @@ use starcar::{
     digest::Digest,
     estargz::{
         Estargz, EstargzReader, Files, TOC_DIGEST_ANNOTATION, TOC_NAME, UNCOMPRESSED_SIZE_ANNOTATION,
-        members::{Members, Step},
         toc::TocEntry,
     },
     layer::{
         Entry, EntryKind, LayerFormat, PlainTar, SealOptions, SealedLayer, Workers, seal,
         tar_reader::{TarEvent, TarReader},
     },
+    members::{MemberKind, Members, Step},
 };
 
 use self::tree::{Tree, landmark, part, tree};
@@ -220,7 +220,7 @@ fn assert_read(tree: &Tree, stream: &[u8], piece: usize) {
 
 /// Every chunk is a member of its own and unpacks alone.
 fn assert_members(blob: &InMemory, reader: &EstargzReader) {
-    let (mut members, mut buffer) = (Members::new(&blob.0[..]), vec![0; 1 << 16]);
+    let (mut members, mut buffer) = (Members::new(MemberKind::Gzip, &blob.0[..]), vec![0; 1 << 16]);
     let (mut found, mut content) = (BTreeMap::new(), Vec::new());
     loop {
         let offset = members.member().offset;

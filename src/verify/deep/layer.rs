@@ -25,11 +25,11 @@ use super::{
 };
 use crate::{
     digest::Digest,
-    estargz::members::{Member, MemberError, Members, Step},
+    members::{Member, MemberError, MemberKind, Members, Step},
     verify::{
         finding::{Place, Rule},
         media_type::Compression,
-        plain::{Lister, ZSTD_WINDOW_LOG_MAX},
+        plain::Lister,
         rules,
     },
 };
@@ -183,8 +183,8 @@ impl Decoder<'_> {
                 }
                 Ok(())
             }
-            Compression::Gzip => self.gzip(pieces),
-            Compression::Zstd => self.zstd(pieces),
+            Compression::Gzip => self.members(MemberKind::Gzip, pieces),
+            Compression::Zstd => self.members(MemberKind::Zstd, pieces),
         };
         if let Err((offset, message)) = &done {
             let message = match self.walk.open_file() {
@@ -199,8 +199,8 @@ impl Decoder<'_> {
         Stream { walked: self.walk.finish(is_whole), is_whole, members: self.members }
     }
 
-    fn gzip(&mut self, pieces: PieceReader) -> Result<(), (Option<u64>, String)> {
-        let mut members = Members::new(pieces);
+    fn members(&mut self, kind: MemberKind, pieces: PieceReader) -> Result<(), (Option<u64>, String)> {
+        let mut members = Members::new(kind, pieces);
         let mut buffer = self.pool.take();
         let mut filled = 0;
         // Where in the buffer the bytes of each member begin.
@@ -217,7 +217,7 @@ impl Decoder<'_> {
                     continue;
                 }
             } else if let Ok(Step::MemberEnd(_)) = step {
-                self.members += 1;
+                self.members += usize::from(kind == MemberKind::Gzip);
                 continue;
             }
             // The buffer is full, or this is the end.
@@ -243,25 +243,6 @@ impl Decoder<'_> {
         for ((begin, member), end) in begins.iter().zip(ends) {
             self.walk.begin(*member);
             self.walk.bytes(&piece, *begin..end);
-        }
-    }
-
-    fn zstd(&mut self, pieces: PieceReader) -> Result<(), (Option<u64>, String)> {
-        let damaged = |error: io::Error| (None, format!("the zstd frames are damaged: {error}"));
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(pieces).map_err(damaged)?;
-        decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(damaged)?;
-        loop {
-            let mut buffer = self.pool.take();
-            let mut filled = 0;
-            let mut done = Ok(1);
-            while filled < PIECE && !matches!(done, Ok(0) | Err(_)) {
-                done = decoder.read(buffer.get_mut(filled..).unwrap_or_default());
-                filled += done.as_ref().copied().unwrap_or(0);
-            }
-            self.piece(buffer, filled, &[(0, Member::default())]);
-            if done.map_err(damaged)? == 0 {
-                return Ok(());
-            }
         }
     }
 }

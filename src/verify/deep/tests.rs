@@ -14,10 +14,10 @@ use crate::{
     estargz::{
         Estargz, LANDMARK_CONTENT, NO_PREFETCH_LANDMARK,
         footer::{self, FOOTER_SIZE},
-        members::{Members, Step},
         toc::TocEntry,
     },
     layer::{Content, Entry, EntryKind, LayerFormat, SealOptions, SealedLayer, Storage, Workers, seal},
+    members::{MemberKind, Members, Step},
     verify::finding::{Finding, Place, Use},
 };
 
@@ -131,7 +131,7 @@ impl Layer {
 
     /// What the members hold that hold anything, and where each begins.
     fn members(&self) -> (Vec<Vec<u8>>, Vec<u64>) {
-        let mut members = Members::new(Cursor::new(&self.blob));
+        let mut members = Members::new(MemberKind::Gzip, Cursor::new(&self.blob));
         let (mut contents, mut places) = (vec![Vec::new()], Vec::new());
         let mut buffer = [0; 1_000];
         loop {

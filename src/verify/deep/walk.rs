@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     digest::Digest,
-    estargz::{EstargzReader, TOC_NAME, members::Member},
+    estargz::{EstargzReader, TOC_NAME},
     layer::tar_reader::{TarEntry, TarEvent, TarReader},
+    members::Member,
     verify::{
         finding::{Findings, Place},
         names::clean,
