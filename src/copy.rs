@@ -90,7 +90,7 @@ struct Tree {
     blobs: Vec<(Digest, u64)>,
     manifests: Vec<RootDocument>,
     seen: HashSet<Digest>,
-    /// Images for one GPU target each that the manifests list.
+    /// Images for one GPU target each that the manifests list; where an index lists some, its own images' are parts of them.
     variants: BTreeMap<String, Digest>,
 }
 
@@ -141,9 +141,7 @@ pub fn copy(
     copy.check_destination(&tree.blobs)?;
     copy.check_names(&names)?;
     copy.send(&tree.blobs)?;
-    for manifest in &tree.manifests {
-        copy.check_layers(manifest)?;
-    }
+    copy.check_layers(&tree.manifests)?;
     // Somebody else may have taken a tag while the layers were sent.
     copy.check_names(&names)?;
     if options.referrers {
@@ -208,11 +206,11 @@ impl Copy<'_> {
         Ok(registry.check_push(reference)?)
     }
 
-    /// Tries whether nodes can read the layers that a manifest lists.
-    fn check_layers(&self, manifest: &RootDocument) -> Result<(), OciError> {
+    /// Tries whether nodes can read the layers that manifests list.
+    fn check_layers(&self, manifests: &[RootDocument]) -> Result<(), OciError> {
         match self.to {
             Destination::Registry { registry, reference, .. } => {
-                check_lazy(registry, reference, &manifest.bytes)
+                check_lazy(registry, reference, manifests.iter().map(|manifest| manifest.bytes.as_slice()))
             }
             Destination::Layout { .. } => Ok(()),
         }
@@ -236,6 +234,15 @@ impl Copy<'_> {
         }
         let listed: Document =
             serde_json::from_slice(&document.bytes).map_err(|error| wrong("manifest", error.to_string()))?;
+        let annotations = listed.annotations.unwrap_or_default();
+        // What an index says goes before what the images that it lists say.
+        if let Some(json) = annotations.get(&format!("{STARCAR_PREFIX}variants")) {
+            let variants: BTreeMap<String, Digest> =
+                serde_json::from_str(json).map_err(|error| wrong("list of variants", error.to_string()))?;
+            for (target, digest) in variants {
+                tree.variants.entry(target).or_insert(digest);
+            }
+        }
         for child in &listed.manifests {
             let child = RootDocument {
                 bytes: self.source.manifest(child)?,
@@ -248,14 +255,6 @@ impl Copy<'_> {
             let digest = digest_of(blob, &place)?;
             if tree.seen.insert(digest) && self.is_served(blob, digest)? {
                 tree.blobs.push((digest, blob.size()));
-            }
-        }
-        let annotations = listed.annotations.unwrap_or_default();
-        if let Some(json) = annotations.get(&format!("{STARCAR_PREFIX}variants")) {
-            let variants: BTreeMap<String, Digest> =
-                serde_json::from_str(json).map_err(|error| wrong("list of variants", error.to_string()))?;
-            for (target, digest) in variants {
-                tree.variants.entry(target).or_insert(digest);
             }
         }
         tree.manifests.push(document);

@@ -1,8 +1,9 @@
 //! What an image is made of, read without a weight: manifest, config, footers and tables of contents. Must
 //! not know how it is printed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
+use oci_spec::image::{ImageIndex, ImageManifest};
 use serde::Serialize;
 
 use crate::{
@@ -12,7 +13,11 @@ use crate::{
         EstargzReader, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, ReadError, TOC_DIGEST_ANNOTATION,
         toc::TocEntry,
     },
-    oci::{CACHES_LABEL, ImageSource, OciError, Platform, STARCAR_PREFIX, digest_of, read_image},
+    oci::{
+        CACHES_LABEL, ImageSource, OciError, Platform, STARCAR_PREFIX, digest_of, is_index, listed_images,
+        read_image,
+    },
+    registry::RegistryError,
 };
 
 /// An image, inspected.
@@ -198,6 +203,145 @@ fn lazy_layer(reader: &EstargzReader) -> LazyLayer {
 fn chunk_length(entry: &TocEntry, size: u64) -> u64 {
     if entry.chunk_size == 0 { size.saturating_sub(entry.chunk_offset) } else { entry.chunk_size }
 }
+
+/// An index, inspected.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexInspection {
+    /// Name that was asked for.
+    pub name: String,
+    /// Digest of the index.
+    pub digest: Digest,
+    /// Media type of the index.
+    pub media_type: String,
+    /// Sum of the sizes in bytes of all layers, each counted once.
+    pub size: u64,
+    /// Annotations of the index.
+    pub annotations: BTreeMap<String, String>,
+    /// The images, in the index's order.
+    pub images: Vec<IndexedImage>,
+    /// The layers of all images, each once.
+    pub layers: Vec<IndexedLayer>,
+}
+
+impl IndexInspection {
+    /// Number of the layers that all images have, of those that are there.
+    pub fn shared(&self) -> usize {
+        let images = self.images.iter().filter(|image| !image.absent).count();
+        self.layers.iter().filter(|layer| layer.platforms.len() == images).count()
+    }
+}
+
+/// An image of an index.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexedImage {
+    /// The platform, where the index states one.
+    pub platform: Option<String>,
+    /// Digest of the manifest.
+    pub digest: Digest,
+    /// Sum of the layers' sizes in bytes.
+    pub size: u64,
+    /// Annotations of the index's entry.
+    pub annotations: BTreeMap<String, String>,
+    /// Digests of the layers, lowest first.
+    pub layers: Vec<Digest>,
+    /// Whether the manifest is not there, as where one platform alone was copied; its layers are not known then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub absent: bool,
+}
+
+/// A layer of some images of an index.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexedLayer {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob in bytes.
+    pub size: u64,
+    /// What the layer is for, where its annotations say so.
+    pub kind: Option<String>,
+    /// What the layer holds, where its annotations say so.
+    pub title: Option<String>,
+    /// The platform of each image that has it; a digest where the index states none.
+    pub platforms: Vec<String>,
+}
+
+/// Inspects the index in `source`; `None` where it is no index.
+///
+/// # Errors
+/// When a document cannot be read or understood.
+pub fn inspect_index(source: &dyn ImageSource) -> Result<Option<IndexInspection>, OciError> {
+    let root = source.root_document()?;
+    if !is_index(&root.media_type) {
+        return Ok(None);
+    }
+    let place = source.place();
+    let document = |what, error: &serde_json::Error| OciError::Document {
+        what,
+        place: place.clone(),
+        reason: error.to_string(),
+    };
+    let listed = listed_images(&root, &place)?;
+    let index: ImageIndex = serde_json::from_slice(&root.bytes).map_err(|error| document("index", &error))?;
+    let (mut images, mut layers) = (Vec::new(), Vec::<IndexedLayer>::new());
+    // Where each layer is listed, and the image that had it last.
+    let mut known: HashMap<Digest, (usize, usize)> = HashMap::new();
+    for image in listed.iter().filter(|image| image.is_image()) {
+        let annotations = image.descriptor.annotations().clone().unwrap_or_default();
+        let mut listed = IndexedImage {
+            platform: image.platform.as_ref().map(ToString::to_string),
+            digest: digest_of(&image.descriptor, &place)?,
+            size: 0,
+            annotations: annotations.into_iter().collect(),
+            layers: Vec::new(),
+            absent: true,
+        };
+        let bytes = match source.manifest(&image.descriptor) {
+            Err(OciError::MissingBlob { .. } | OciError::Registry(RegistryError::NotFound { .. })) => {
+                images.push(listed);
+                continue;
+            }
+            other => other?,
+        };
+        let manifest: ImageManifest =
+            serde_json::from_slice(&bytes).map_err(|error| document("manifest", &error))?;
+        for descriptor in manifest.layers() {
+            let digest = digest_of(descriptor, &place)?;
+            listed.layers.push(digest);
+            let annotation = |name: &str| {
+                descriptor.annotations().as_ref()?.get(&format!("{STARCAR_PREFIX}{name}")).cloned()
+            };
+            let known = known.entry(digest).or_insert((layers.len(), usize::MAX));
+            if known.0 == layers.len() {
+                layers.push(IndexedLayer {
+                    digest,
+                    size: descriptor.size(),
+                    kind: annotation("layer.kind"),
+                    title: annotation("layer.title"),
+                    platforms: Vec::new(),
+                });
+            }
+            if let Some(layer) = layers.get_mut(known.0).filter(|_| known.1 != images.len()) {
+                known.1 = images.len();
+                layer.platforms.push(image.name());
+            }
+        }
+        listed.size = manifest.layers().iter().fold(0, |sum, layer| sum.saturating_add(layer.size()));
+        listed.absent = false;
+        images.push(listed);
+    }
+    Ok(Some(IndexInspection {
+        name: place,
+        digest: root.digest,
+        media_type: root.media_type,
+        size: layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size)),
+        annotations: index.annotations().clone().unwrap_or_default().into_iter().collect(),
+        images,
+        layers,
+    }))
+}
+
 /// What an image says of its compile caches.
 #[derive(Debug, Clone, Default)]
 pub struct ImageCaches {

@@ -1,5 +1,5 @@
 //! starcar packs Hugging Face model snapshots into KServe-style OCI *modelcar* images whose layers are
-//! seekable eStargz, so that a node can start from them before it has pulled them.
+//! seekable eStargz or zstd:chunked, so that a node can start from them before it has pulled them.
 
 pub mod attach;
 pub mod base;
@@ -28,3 +28,4 @@ pub mod registry;
 pub mod replay;
 pub mod snapshot;
 pub mod verify;
+pub mod zstd_chunked;

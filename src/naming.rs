@@ -2,6 +2,7 @@
 //! are made.
 
 use std::{
+    collections::HashSet,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -62,19 +63,28 @@ impl Naming {
     }
 }
 
-/// Tries once what nodes will do with an image whose layers are pushed: reads the footer and the table of contents of each
-/// eStargz layer by Range requests.
+/// Tries once what nodes will do with images whose layers are pushed: reads the footer and the table of contents of each
+/// eStargz layer of `manifests` by Range requests.
 ///
 /// # Errors
 /// A layer that is there and is not what its descriptor says. A registry that ignores Range requests, lets this account
 /// only push, or fails just now is worth a warning: the image can be pulled.
-pub fn check_lazy(registry: &Registry, reference: &Reference, manifest: &[u8]) -> Result<(), OciError> {
+pub fn check_lazy<'a>(
+    registry: &Registry,
+    reference: &Reference,
+    manifests: impl IntoIterator<Item = &'a [u8]>,
+) -> Result<(), OciError> {
     let place = reference.to_string();
     // What else may be pushed (an index, an artifact) has no layers to mount.
-    let Ok(manifest) = serde_json::from_slice::<ImageManifest>(manifest) else { return Ok(()) };
+    let manifests =
+        manifests.into_iter().filter_map(|manifest| serde_json::from_slice::<ImageManifest>(manifest).ok());
+    let mut layers: Vec<Descriptor> = manifests.flat_map(|manifest| manifest.layers().clone()).collect();
+    // Images of an index share most of their layers.
+    let mut seen = HashSet::new();
+    layers.retain(|layer| seen.insert(layer.digest().to_string()));
     let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
     let work = || {
-        while let Some(layer) = manifest.layers().get(next.fetch_add(1, Ordering::Relaxed)) {
+        while let Some(layer) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
             if let Err(error) = check_layer(registry, reference, layer, &place) {
                 failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
                 next.store(usize::MAX / 2, Ordering::Relaxed);
@@ -82,7 +92,7 @@ pub fn check_lazy(registry: &Registry, reference: &Reference, manifest: &[u8]) -
         }
     };
     thread::scope(|scope| {
-        for _ in 1..AT_ONCE.min(manifest.layers().len()) {
+        for _ in 1..AT_ONCE.min(layers.len()) {
             scope.spawn(work);
         }
         work();

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use oci_spec::image::MediaType;
+
 use crate::{
     blob::BlobContent,
     digest::Digest,
@@ -14,28 +16,33 @@ use crate::{
     registry::{PushEvent, Reference, Registry},
 };
 
-/// Pushes `blobs`, tries whether nodes can read them as they will, and then pushes `manifest` to `reference`.
+/// Pushes `blobs`, tries whether nodes can read them as they will, and then pushes `documents`, manifests and perhaps an
+/// index, each after what it lists. The last of them is what `reference` then names; the others have no name.
 ///
 /// # Errors
-/// When the registry refuses or a source of a blob changed. Without the manifest the image does not exist.
+/// When the registry refuses or a source of a blob changed. Without the last document the image does not exist.
 pub fn push_image(
     registry: &Registry,
     reference: &Reference,
     blobs: &[Arc<dyn BlobContent>],
-    media_type: &str,
-    manifest: &[u8],
+    documents: &[(MediaType, &[u8])],
     naming: Naming,
     observer: &dyn Observer,
-) -> Result<Digest, OciError> {
-    let digest = Digest::of(manifest);
+) -> Result<(), OciError> {
+    let Some(((media_type, root), listed)) = documents.split_last() else { return Ok(()) };
+    let digest = Digest::of(root);
     naming.check(registry, reference, digest)?;
     let name = naming.name(reference, digest);
     push_blobs(registry, &name, None, blobs, observer)?;
-    check_lazy(registry, &name, manifest)?;
+    check_lazy(registry, &name, documents.iter().map(|(_, document)| *document))?;
+    for (media_type, manifest) in listed {
+        let name = Naming::Digest.name(reference, Digest::of(manifest));
+        registry.push_manifest(&name, media_type.as_ref(), manifest)?;
+    }
     // Somebody else may have taken the tag while the layers were sent.
     naming.check(registry, reference, digest)?;
-    registry.push_manifest(&name, media_type, manifest)?;
-    Ok(digest)
+    registry.push_manifest(&name, media_type.as_ref(), root)?;
+    Ok(())
 }
 
 /// Pushes `blobs`, which lie in the repository of `from` if that is given, to the reference's repository.

@@ -47,11 +47,13 @@ fn copy_example(to: &Path) -> PathBuf {
 #[test]
 fn the_example_has_the_digests_of_earlier_versions() {
     let directory = tempfile::tempdir().unwrap();
-    for (format, expected) in
-        [("estargz", include_str!("golden/example.estargz")), ("tar", include_str!("golden/example.tar"))]
-    {
+    for (format, expected) in [
+        ("estargz", include_str!("golden/example.estargz")),
+        ("zstd:chunked", include_str!("golden/example.zstd-chunked")),
+        ("tar", include_str!("golden/example.tar")),
+    ] {
         for threads in ["1", "2", "5"] {
-            let out = target(directory.path(), &format!("{format}-{threads}"));
+            let out = target(directory.path(), &format!("{}-{threads}", format.replace(':', "-")));
             let arguments = [EXAMPLE, "--base", "scratch", "-o", &out, "--layer-format", format];
             let run = pack(&[&arguments[..], &["--format", "json", "--threads", threads]].concat());
             assert_eq!(run.code, 0, "{}", run.stderr);
@@ -126,6 +128,24 @@ fn layouts_archives_and_registries_hold_the_same_image() {
     }
     // Inspecting through a registry reads tables of contents, not weights.
     assert!(starcar(&["inspect", &name]).stdout.contains("models/model-00001-of-00003.safetensors"));
+}
+
+#[test]
+fn a_push_of_zstd_layers_goes_on_in_the_middle_of_a_blob() {
+    let fault = Fault { times: 4, ..Fault::always("PUT", "/uploads/", Effect::CloseAfter(50_000)) };
+    let fake = FakeRegistry::start(FakeOptions { faults: vec![fault], ..FakeOptions::default() });
+    let name = format!("{}/models/tiny:v1", fake.address());
+    let run = pack(&[EXAMPLE, "--base", "scratch", "-t", &name, "--push", "--layer-format", "zstd:chunked"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    let inspected = starcar(&["inspect", &name, "--format", "json"]);
+    let value: Value = serde_json::from_str(&inspected.stdout).unwrap();
+    let size = value["size"].as_u64().unwrap();
+    assert!(value["layers"].as_array().unwrap().iter().all(|layer| layer["lazy"].is_object()), "{value}");
+    // A layer has more bytes than its first connection took; none is sent twice.
+    let pieces = fake.seen().iter().filter(|seen| seen.is_upload() && seen.body == 50_000).count();
+    assert!(pieces >= 1 && fake.uploaded() < size + size / 10, "{pieces} {} {size}", fake.uploaded());
+    let run = starcar(&["verify", "--deep", &name]);
+    assert!(run.code == 0 && run.stdout.contains("nothing found"), "{}", run.stdout);
 }
 
 #[test]

@@ -3,13 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{Cursor, Read as _},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fs, io::Read as _, path::Path, sync::Arc};
 
 use proptest::prelude::*;
 use starcar::{
@@ -22,6 +16,10 @@ use starcar::{
     layer::{
         Content, Data, Entry, EntryKind, Expected, LayerError, LayerFormat, PlainTar, SealOptions,
         SealedLayer, Storage, Workers, seal,
+    },
+    members::MemberKind,
+    zstd_chunked::{
+        MANIFEST_CHECKSUM_ANNOTATION, MANIFEST_POSITION_ANNOTATION, SKIPPABLE_HEADER, ZstdChunked,
     },
 };
 
@@ -119,16 +117,62 @@ fn tar_files(stream: &[u8]) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
+/// All members as other decoders unpack them, those that are skipped among them.
+fn unpacked(kind: MemberKind, blob: &[u8]) -> Vec<u8> {
+    let mut stream = Vec::new();
+    match kind {
+        MemberKind::Gzip => flate2::read::MultiGzDecoder::new(blob).read_to_end(&mut stream).unwrap(),
+        MemberKind::Zstd => zstd::Decoder::new(blob).unwrap().read_to_end(&mut stream).unwrap(),
+    };
+    stream
+}
+
+/// The first member alone.
+fn first_member(kind: MemberKind, blob: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    match kind {
+        MemberKind::Gzip => flate2::read::GzDecoder::new(blob).read_to_end(&mut content).unwrap(),
+        MemberKind::Zstd => {
+            zstd::Decoder::new(blob).unwrap().single_frame().read_to_end(&mut content).unwrap()
+        }
+    };
+    content
+}
+
 #[test]
 fn an_estargz_layer_unpacks_and_lists_itself() {
+    unpacks_and_lists_itself(MemberKind::Gzip, &wrap(Estargz::new(6)));
+}
+
+#[test]
+fn a_zstd_chunked_layer_unpacks_and_lists_itself() {
+    let (blob, annotations) = unpacks_and_lists_itself(MemberKind::Zstd, &wrap(ZstdChunked::new(3)));
+    let place: Vec<usize> =
+        annotations[MANIFEST_POSITION_ANNOTATION].split(':').map(|number| number.parse().unwrap()).collect();
+    let [offset, compressed, length, 1] = place[..] else { panic!("{place:?}") };
+    let toc = &blob[offset..offset + compressed];
+    assert_eq!(annotations[MANIFEST_CHECKSUM_ANNOTATION], Digest::of(toc).to_string());
+    let json = zstd::decode_all(toc).unwrap();
+    assert_eq!(
+        (json.len(), Digest::of(&json).to_string()),
+        (length, annotations[TOC_DIGEST_ANNOTATION].clone())
+    );
+    // Behind the header of its frame, and in front of the footer's.
+    assert!(blob[offset - SKIPPABLE_HEADER..].starts_with(&[0x50, 0x2a, 0x4d, 0x18]));
+    assert_eq!(offset + compressed + starcar::zstd_chunked::footer::FOOTER_SIZE, blob.len());
+}
+
+fn unpacks_and_lists_itself(
+    kind: MemberKind,
+    format: &Arc<dyn LayerFormat>,
+) -> (Vec<u8>, BTreeMap<String, String>) {
     let directory = tempfile::tempdir().unwrap();
     let entries = example(directory.path());
-    let layer = seal_with(&entries, &wrap(Estargz::new(6)), 2, 0, None).unwrap();
+    let layer = seal_with(&entries, format, 2, 0, None).unwrap();
     let blob = bytes_of(&layer);
     assert_eq!((blob.len() as u64, Digest::of(&blob)), (layer.size, layer.digest));
 
-    let mut stream = Vec::new();
-    flate2::read::MultiGzDecoder::new(&blob[..]).read_to_end(&mut stream).unwrap();
+    let stream = unpacked(kind, &blob);
     assert_eq!((stream.len() as u64, Digest::of(&stream)), (layer.uncompressed_size, layer.diff_id));
     assert_eq!(layer.annotations[UNCOMPRESSED_SIZE_ANNOTATION], stream.len().to_string());
     let files = tar_files(&stream);
@@ -140,21 +184,20 @@ fn an_estargz_layer_unpacks_and_lists_itself() {
     let reader = EstargzReader::open(&InMemory(blob.clone()), Some(expected)).unwrap();
     let mut weights = Vec::new();
     for entry in reader.toc.entries.iter().filter(|entry| entry.name == "models/weights") {
-        let member = &blob[usize::try_from(entry.offset).unwrap()..];
-        let mut chunk = Vec::new();
-        flate2::read::GzDecoder::new(member).read_to_end(&mut chunk).unwrap();
+        let chunk = first_member(kind, &blob[usize::try_from(entry.offset).unwrap()..]);
         assert_eq!(entry.chunk_digest, Digest::of(&chunk).to_string());
         assert_eq!(entry.chunk_offset, weights.len() as u64);
         weights.extend(chunk);
     }
     assert_eq!(weights, noise(300_001));
+    (blob, layer.annotations)
 }
 
 #[test]
 fn writer_and_extents_give_the_same_bytes_with_any_number_of_threads() {
     let directory = tempfile::tempdir().unwrap();
     let entries = example(directory.path());
-    let formats: [Arc<dyn LayerFormat>; 2] = [Arc::new(Estargz::new(6)), Arc::new(PlainTar)];
+    let formats = [wrap(Estargz::new(6)), wrap(ZstdChunked::new(3)), wrap(PlainTar)];
     for format in formats {
         let mut written = Vec::new();
         let direct = seal_with(&entries, &format, 1, 0, Some(&mut written)).unwrap();
@@ -184,12 +227,19 @@ fn digests_are_those_of_earlier_versions() {
     let directory = tempfile::tempdir().unwrap();
     let entries = example(directory.path());
     let estargz = seal_with(&entries, &wrap(Estargz::new(6)), 2, 0, None).unwrap();
+    let zstd = seal_with(&entries, &wrap(ZstdChunked::new(3)), 2, 0, None).unwrap();
     let tar = seal_with(&entries, &wrap(PlainTar), 2, 0, None).unwrap();
+    // The table of contents of zstd:chunked is no part of the tar stream.
+    assert_eq!(zstd.diff_id, tar.diff_id);
     insta::assert_snapshot!(
-        format!("estargz blob {}\nestargz diffID {}\ntar {}", estargz.digest, estargz.diff_id, tar.digest),
+        format!(
+            "estargz blob {}\nestargz diffID {}\nzstd:chunked blob {}\ntar {}",
+            estargz.digest, estargz.diff_id, zstd.digest, tar.digest
+        ),
         @r"
     estargz blob sha256:5e253709a7dc0966144c38cc7aaa08c5a668a3ce24b196e8c6e32c691cd60077
     estargz diffID sha256:daeb9e5cbe9030b9f36965b4a43d70fe0ccf069a504fbc21892cb0ba3c4120ac
+    zstd:chunked blob sha256:ba6fcac1051a5867980afa6e596e34c455ff39c2f28ef5d5abf22fe6e7a5cc93
     tar sha256:1d0290a38f88c23cbd4420065e78f5f51c7c7a9de1dc190a9d7fb54b3950f01e
     "
     );
@@ -259,19 +309,24 @@ fn a_writer_that_fails_stops_the_layer() {
 #[test]
 fn broken_blobs_are_refused() {
     let directory = tempfile::tempdir().unwrap();
-    let layer = seal_with(&example(directory.path()), &wrap(Estargz::new(6)), 1, 0, None).unwrap();
-    let blob = bytes_of(&layer);
-    let open = |bytes: &[u8]| EstargzReader::open(&InMemory(bytes.to_vec()), None).map(|_| ());
-    assert!(open(&blob).is_ok());
-    assert!(open(&[]).is_err());
-    assert!(open(&blob[1..]).is_err());
-    assert!(open(&blob[..blob.len() - 1]).is_err());
-    let mut far = blob.clone();
-    let digits = blob.len() - 51 + 16;
-    far[digits..digits + 16].copy_from_slice(b"ffffffffffffffff");
-    assert!(open(&far).is_err());
-    let other = Some(Digest::of(b"other"));
-    assert!(EstargzReader::open(&InMemory(blob.clone()), other).is_err());
+    let (estargz, zstd) = (wrap(Estargz::new(6)), wrap(ZstdChunked::new(3)));
+    // Where the footer has the place of the table, and the largest.
+    let (in_estargz, in_zstd): (usize, usize) = (51 - 16, 48 - 8);
+    for (format, at, far) in [(estargz, in_estargz, &b"ffffffffffffffff"[..]), (zstd, in_zstd, &[0xff; 8])] {
+        let layer = seal_with(&example(directory.path()), &format, 1, 0, None).unwrap();
+        let blob = bytes_of(&layer);
+        let open = |bytes: &[u8]| EstargzReader::open(&InMemory(bytes.to_vec()), None).map(|_| ());
+        assert!(open(&blob).is_ok());
+        assert!(open(&[]).is_err());
+        assert!(open(&blob[1..]).is_err());
+        assert!(open(&blob[..blob.len() - 1]).is_err());
+        let mut outside = blob.clone();
+        let at = blob.len() - at;
+        outside[at..at + far.len()].copy_from_slice(far);
+        assert!(matches!(open(&outside), Err(ReadError::TocOutside { .. })));
+        let other = Some(Digest::of(b"other"));
+        assert!(EstargzReader::open(&InMemory(blob.clone()), other).is_err());
+    }
 }
 
 /// A layer of one file whose table of contents says what `change` makes of it.
@@ -350,6 +405,7 @@ proptest! {
     fn any_files_survive(
         sizes in prop::collection::vec((0_usize..5_000, any::<bool>()), 0..8),
         chunk in 1_usize..3_000,
+        zstd: bool,
     ) {
         let directory = tempfile::tempdir().unwrap();
         let entries: Vec<Entry> = sizes
@@ -360,11 +416,15 @@ proptest! {
                 file(directory.path(), &format!("file-{index}"), &noise(*size), storage, chunk)
             })
             .collect();
-        let layer = seal_with(&entries, &wrap(Estargz::new(1)), 2, 1_000, None).unwrap();
+        let (kind, format) = if zstd {
+            (MemberKind::Zstd, wrap(ZstdChunked::new(1)))
+        } else {
+            (MemberKind::Gzip, wrap(Estargz::new(1)))
+        };
+        let layer = seal_with(&entries, &format, 2, 1_000, None).unwrap();
         let blob = bytes_of(&layer);
         prop_assert_eq!(Digest::of(&blob), layer.digest);
-        let mut stream = Vec::new();
-        flate2::read::MultiGzDecoder::new(Cursor::new(&blob)).read_to_end(&mut stream).unwrap();
+        let stream = unpacked(kind, &blob);
         prop_assert_eq!(Digest::of(&stream), layer.diff_id);
         let files = tar_files(&stream);
         for (index, (size, _)) in sizes.iter().enumerate() {

@@ -215,6 +215,28 @@ fn a_damaged_chunk_is_named() {
     assert!(run.stderr.contains("is damaged at byte"), "{}", run.stderr);
 }
 
+#[test]
+fn layers_of_zstd_are_mounted_as_others_are() {
+    let place = Place::new();
+    let zstd = ["--layer-format", "zstd:chunked"];
+    let (_fake, name) = pushed(&place, &[&zstd[..], &["--prefetch", "small"]].concat());
+    let told = report(&place.replay(&name, &QUICK));
+    for layer in told["layers"].as_array().unwrap() {
+        assert!(layer.get("whole").is_none(), "{layer}");
+    }
+    assert_eq!((&told["reads"], &told["absent"]), (&4.into(), &serde_json::json!(["gone.json"])));
+    assert!(told["chunks"]["missed"].as_u64().unwrap() >= 3, "{told}");
+    // Raw blocks have no checksum: what is damaged is seen by the chunk's digest.
+    let target = place.layout(&zstd);
+    let blobs = fs::read_dir(place.path("layout/blobs/sha256")).unwrap();
+    let shard =
+        blobs.map(|blob| blob.unwrap().path()).max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    damage(&shard, 5 << 20);
+    let run = place.replay(&target, &QUICK);
+    assert_eq!((run.code, run.stdout.as_str()), (5, ""), "{}", run.stderr);
+    assert!(run.stderr.contains("its chunk has digest"), "{}", run.stderr);
+}
+
 fn damage(path: &Path, offset: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];

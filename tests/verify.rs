@@ -89,6 +89,23 @@ fn a_good_image_has_no_findings() {
 }
 
 #[test]
+fn an_image_of_zstd_chunked_is_good_in_every_mode() {
+    let directory = tempfile::tempdir().unwrap();
+    let image = packed(directory.path(), &["--layer-format", "zstd:chunked"]);
+    for mode in [&[][..], &["--deep"], &["--against", EXAMPLE], &["--rebuild", EXAMPLE]] {
+        let run = starcar(&[&["verify", &image, "--format", "json"], mode].concat());
+        let value = json(&run);
+        assert_eq!((run.code, &value["findings"]), (0, &Value::Array(Vec::new())), "{mode:?} {}", run.stderr);
+        assert!(
+            value["layers"].as_array().unwrap().iter().all(|layer| layer["format"] == "zstd:chunked"),
+            "{value}"
+        );
+    }
+    let fetch = starcar(&["verify", &image, "--for", "fetch", "--format", "json"]);
+    assert_eq!((fetch.code, codes(&fetch)), (9, vec!["fetch-zstd".to_owned()]), "{}", fetch.stdout);
+}
+
+#[test]
 fn images_of_plain_tar_are_judged_by_what_they_are_for() {
     let directory = tempfile::tempdir().unwrap();
     let image = packed(directory.path(), &["--layer-format", "tar"]);

@@ -5,7 +5,10 @@ use std::io::{Cursor, Read};
 
 use flate2::bufread::GzDecoder;
 use libfuzzer_sys::fuzz_target;
-use starcar::estargz::footer::{FOOTER_SIZE, Footer, encode};
+use starcar::{
+    estargz::footer::{FOOTER_SIZE, Footer, encode},
+    zstd_chunked::footer::{Footer as ZstdFooter, Span},
+};
 
 /// A footer that is found is one empty gzip member up to the last byte: any other gzip reader passes over it.
 fn assert_empty_member(footer: &[u8]) {
@@ -16,7 +19,33 @@ fn assert_empty_member(footer: &[u8]) {
     assert_eq!(decoder.into_inner().position(), footer.len() as u64);
 }
 
+/// The footer of zstd:chunked has one way to be written.
+fn look_for_zstd(end: &[u8]) {
+    if let Some(footer) = ZstdFooter::read(end) {
+        assert!(end.ends_with(&footer.encode()));
+        assert_eq!(Footer::read(end), None, "a blob is of one format");
+    }
+    let (numbers, rest) = end.as_chunks::<8>();
+    if let [toc_offset, compressed, uncompressed, more @ ..] = numbers {
+        let [toc_offset, compressed, uncompressed] =
+            [toc_offset, compressed, uncompressed].map(|number| u64::from_le_bytes(*number));
+        let tar_split = match more {
+            [offset, compressed, uncompressed, ..] => {
+                let [offset, compressed, uncompressed] =
+                    [offset, compressed, uncompressed].map(|number| u64::from_le_bytes(*number));
+                Some(Span { offset, compressed, uncompressed })
+            }
+            _ => None,
+        };
+        let footer = ZstdFooter { toc_offset, compressed, uncompressed, tar_split };
+        let written = [rest, &footer.encode()].concat();
+        assert_eq!(footer.encode().len(), footer.size());
+        assert_eq!(ZstdFooter::read(&written), Some(footer));
+    }
+}
+
 fuzz_target!(|end: &[u8]| {
+    look_for_zstd(end);
     match Footer::read(end) {
         Some(Footer::Toc { toc_offset, size }) => {
             let footer = &end[end.len() - size..];

@@ -1,6 +1,7 @@
 //! Layers of any bytes, and layers of any bytes with any table of contents: opened, listed and read without a panic,
 //! in a memory that the layer's own size bounds. Up to its first zero byte the input is also taken for a table of
-//! contents, and the rest for the members that the table lists: few inputs would get through gzip and tar by chance.
+//! contents, and the rest for the members that the table lists: few inputs would get through gzip and tar by chance. Gzip
+//! members and zstd frames are read in turn.
 #![no_main]
 
 use std::io;
@@ -10,6 +11,7 @@ use starcar::{
     blob::RangeSource,
     digest::Digest,
     estargz::{EstargzReader, Files, toc::Toc},
+    members::MemberKind,
 };
 
 /// Bytes that are read of each file: a small member can unpack to much.
@@ -44,6 +46,7 @@ fn read(reader: &EstargzReader, layer: &Bytes<'_>) {
 fuzz_target!(|bytes: &[u8]| {
     let layer = Bytes(bytes);
     if let Ok(reader) = EstargzReader::open(&layer, None) {
+        assert_eq!(reader.kind == MemberKind::Zstd, reader.table.is_some());
         read(&reader, &layer);
     }
     let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
@@ -51,6 +54,11 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(toc) = serde_json::from_slice::<Toc>(json) {
         let members = Bytes(rest.get(1..).unwrap_or_default());
         let (toc_digest, toc_offset) = (Digest::of(json), members.size());
-        read(&EstargzReader { toc, toc_digest, toc_offset, is_legacy: false, trailing: 0 }, &members);
+        let kind = MemberKind::Gzip;
+        let mut reader =
+            EstargzReader { kind, toc, toc_digest, toc_offset, is_legacy: false, trailing: 0, table: None };
+        read(&reader, &members);
+        reader.kind = MemberKind::Zstd;
+        read(&reader, &members);
     }
 });

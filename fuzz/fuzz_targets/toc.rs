@@ -6,6 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use starcar::{
     digest::Digest,
     estargz::{EstargzReader, File, Files, toc::Toc},
+    members::MemberKind,
 };
 
 fn assert_sound(file: &File, toc_offset: u64) {
@@ -27,7 +28,15 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(serde_json::from_slice::<Toc>(&written).expect("what is written is read"), toc);
 
     let listed = toc.entries.len();
-    let reader = EstargzReader { toc, toc_digest: Digest::of(json), toc_offset, is_legacy: false, trailing: 0 };
+    let reader = EstargzReader {
+        kind: MemberKind::Gzip,
+        toc,
+        toc_digest: Digest::of(json),
+        toc_offset,
+        is_legacy: false,
+        trailing: 0,
+        table: None,
+    };
     let Ok(files) = Files::of(&reader) else { return };
     assert!(files.iter().map(|(_, file)| file.chunks.len()).sum::<usize>() <= listed);
     for (path, file) in files.iter() {

@@ -150,6 +150,8 @@ impl CliError {
                 | PackError::Plan(_)
                 | PackError::ModelDirectory { .. }
                 | PackError::CacheClash { .. }
+                | PackError::CachePlatform { .. }
+                | PackError::NoPlatform
                 | PackError::CacheInSnapshot { .. }
                 | PackError::VariantTag { .. }
                 | PackError::CacheDirectory { .. } => exit_code::USAGE,
@@ -165,13 +167,15 @@ impl CliError {
                 | PackError::CacheLayer(
                     LayerError::Source(_) | LayerError::Damaged { .. } | LayerError::Entry { .. },
                 ) => exit_code::CACHE,
-                PackError::Base(_) => exit_code::BASE,
+                PackError::Base(_) | PackError::PlatformBase { .. } => exit_code::BASE,
                 PackError::Layer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::CacheLayer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::DiskSpace { .. } => exit_code::IMAGE,
                 PackError::Oci(error) => of_oci(error),
                 PackError::LayerTooLarge { .. } => exit_code::REGISTRY,
-                PackError::Threads(_) => exit_code::FAILURE,
+                PackError::Threads(_)
+                | PackError::Layer(LayerError::Compress(_))
+                | PackError::CacheLayer(LayerError::Compress(_)) => exit_code::FAILURE,
             },
         }
     }
@@ -183,6 +187,16 @@ impl CliError {
                 "--base takes any image instead of {BASE_DEFAULT}, a static busybox (--base /bin/busybox), \
                  or `scratch`, which is enough where the image is mounted as a volume"
             )),
+            Self::Oci(OciError::NoSuchPlatform { .. })
+            | Self::Replay(ReplayError::Image(OciError::NoSuchPlatform { .. })) => {
+                Some("--platform OS/ARCH takes one of those that there are".to_owned())
+            }
+            Self::Pack(PackError::PlatformBase { platform, .. }) => Some(format!(
+                "--base {platform}=BASE names one for that platform alone: an image, a static busybox, or `scratch`"
+            )),
+            Self::Pack(PackError::CachePlatform { .. }) => Some(
+                "add the --platform that it is for, or leave it out: engines would try to load what is in it".to_owned(),
+            ),
             Self::Pack(PackError::LayerTooLarge { remedy, .. }) | Self::Oci(OciError::BlobTooLarge { remedy, .. }) => {
                 Some(remedy.clone())
             }

@@ -4,16 +4,19 @@ use std::path::Path;
 
 use clap::{Args, ValueEnum};
 
-use super::{CliError, RegistryArguments, output, parse};
+use super::{
+    CliError, RegistryArguments, output, parse,
+    platforms::{self, PlatformBase},
+};
 use crate::{
     attach::attached_profiles,
-    base::{BASE_DEFAULT, BaseChoice},
     compile_cache::AT_DEFAULT,
     oci::{self, Platform, Target},
     pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions},
-    plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
+    plan::{Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
     snapshot::SnapshotOptions,
+    zstd_chunked::Consumers,
 };
 
 /// Times that RFC 3339 can say: the years 0 to 9999.
@@ -40,27 +43,43 @@ pub(super) struct ImageArguments {
     #[arg(long, value_name = "GLOB", help_heading = "Files")]
     exclude: Vec<String>,
 
-    /// What lies below the model: an image, oci:DIR[:tag], the path of a static busybox, or `scratch`
-    #[arg(long, value_name = "BASE", default_value = BASE_DEFAULT, help_heading = "Image")]
-    base: BaseChoice,
-    /// Platform of the image
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", help_heading = "Image")]
-    platform: Platform,
+    /// What lies below the model: an image (of an index, the entry of each platform), oci:DIR[:tag], the path of a
+    /// static busybox, or `scratch`; with OS/ARCH= for that platform alone (repeatable) [default:
+    /// docker.io/library/busybox:1.37]
+    #[arg(long, value_name = "[OS/ARCH=]BASE", value_parser = platforms::base, help_heading = "Image")]
+    base: Vec<PlatformBase>,
+    /// Platform of the image; several, with commas between them or as several options, make an index of images that
+    /// share all layers of the model
+    #[arg(
+        long,
+        value_name = "OS/ARCH",
+        default_value = "linux/amd64",
+        value_delimiter = ',',
+        help_heading = "Image"
+    )]
+    platform: Vec<Platform>,
     /// Where the model lies in the image
     #[arg(long, value_name = "PATH", default_value = "/models", help_heading = "Image")]
     model_dir: ModelDirectory,
-    /// Format of the layers: `estargz` can be pulled lazily, `tar` is for consumers that cannot read it
+    /// Format of the layers: `estargz` and `zstd:chunked` can be pulled lazily, `tar` is for consumers that cannot read them
     #[arg(long, value_enum, default_value_t = LayerFormatArgument::Estargz, help_heading = "Image")]
     layer_format: LayerFormatArgument,
+    /// Whom zstd:chunked layers are for: stargz-snapshotter (`stargz`), podman and CRI-O (`containers-storage`), or `both`,
+    /// by an index of two images that share all layers [default: stargz]
+    #[arg(long, value_enum, help_heading = "Image")]
+    consumer: Option<ConsumerArgument>,
     /// Which files are compressed: `auto` stores weights and samples the rest
     #[arg(long, value_enum, default_value_t = CompressionArgument::Auto, help_heading = "Image")]
     compression: CompressionArgument,
-    /// Bytes of a file that a node fetches at a time
-    #[arg(long, value_name = "SIZE", default_value_t = CHUNK_SIZE_DEFAULT, value_parser = parse::bytes, help_heading = "Image")]
-    estargz_chunk_size: u64,
-    /// Deflate level of compressed files, 0 to 9
-    #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(0..=9), help_heading = "Image")]
-    estargz_compression_level: u32,
+    /// Bytes of a file that a node fetches at a time [default: 4063232, in zstd:chunked 3407872]
+    #[arg(long, alias = "zstdchunked-chunk-size", value_name = "SIZE", value_parser = parse::bytes, help_heading = "Image")]
+    estargz_chunk_size: Option<u64>,
+    /// Deflate level of compressed files in eStargz, 0 to 9 [default: 6]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(0..=9), help_heading = "Image")]
+    estargz_compression_level: Option<u32>,
+    /// Level of compressed files in zstd:chunked, 1 to 22 [default: 3]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..=22), help_heading = "Image")]
+    zstdchunked_compression_level: Option<u32>,
     /// Largest number of layers, the base's included; weight shards share layers to keep it
     #[arg(long, value_name = "N", default_value_t = MAX_LAYERS_DEFAULT, value_parser = parse::positive, help_heading = "Image")]
     max_layers: usize,
@@ -109,16 +128,32 @@ pub(super) struct ImageArguments {
     pub(super) registry: RegistryArguments,
 }
 
+/// zlib's own default.
+const DEFLATE_LEVEL_DEFAULT: u32 = 6;
+
+/// zstd's own default; docs/measurements.md says what others are worth.
+const ZSTD_LEVEL_DEFAULT: u32 = 3;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LayerFormatArgument {
     Estargz,
+    #[value(name = "zstd:chunked", alias = "zstdchunked")]
+    ZstdChunked,
     Tar,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ConsumerArgument {
+    Stargz,
+    ContainersStorage,
+    Both,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum CompressionArgument {
     Auto,
     Store,
+    #[value(alias = "zstd")]
     Gzip,
 }
 
@@ -137,8 +172,52 @@ enum NodesArgument {
 }
 
 impl ImageArguments {
+    fn format(&self) -> Result<FormatChoice, CliError> {
+        let consumers = self.consumer.map(|consumer| match consumer {
+            ConsumerArgument::Stargz => Consumers::Stargz,
+            ConsumerArgument::ContainersStorage => Consumers::ContainersStorage,
+            ConsumerArgument::Both => Consumers::Both,
+        });
+        if consumers.is_some() && self.layer_format != LayerFormatArgument::ZstdChunked {
+            let reason =
+                "--consumer is for --layer-format zstd:chunked: layers of other formats are the same for all";
+            return Err(CliError::Usage(reason.to_owned()));
+        }
+        for (level, option, format, name) in [
+            (
+                self.estargz_compression_level,
+                "--estargz-compression-level",
+                LayerFormatArgument::Estargz,
+                "estargz",
+            ),
+            (
+                self.zstdchunked_compression_level,
+                "--zstdchunked-compression-level",
+                LayerFormatArgument::ZstdChunked,
+                "zstd:chunked",
+            ),
+        ] {
+            if level.is_some() && self.layer_format != format {
+                return Err(CliError::Usage(format!(
+                    "{option} is for --layer-format {name}: layers of other formats do not have that level"
+                )));
+            }
+        }
+        Ok(match self.layer_format {
+            LayerFormatArgument::Estargz => FormatChoice::Estargz {
+                level: self.estargz_compression_level.unwrap_or(DEFLATE_LEVEL_DEFAULT),
+            },
+            LayerFormatArgument::ZstdChunked => FormatChoice::ZstdChunked {
+                level: self.zstdchunked_compression_level.unwrap_or(ZSTD_LEVEL_DEFAULT),
+                consumers: consumers.unwrap_or_default(),
+            },
+            LayerFormatArgument::Tar => FormatChoice::Tar,
+        })
+    }
+
     /// What the arguments mean for packing; reads the profiles.
     pub(super) fn options(&self) -> Result<PackOptions, CliError> {
+        let format = self.format()?;
         let (profile, profile_is_specific) = self.profile()?;
         Ok(PackOptions {
             snapshot: self.snapshot.clone(),
@@ -147,15 +226,10 @@ impl ImageArguments {
                 include: self.include.clone(),
                 exclude: self.exclude.clone(),
             },
-            base: self.base.clone(),
-            platform: self.platform.clone(),
+            platforms: platforms::options(&self.platform, &self.base)?,
+            index: None,
             model_directory: self.model_dir.clone(),
-            format: match self.layer_format {
-                LayerFormatArgument::Estargz => {
-                    FormatChoice::Estargz { level: self.estargz_compression_level }
-                }
-                LayerFormatArgument::Tar => FormatChoice::Tar,
-            },
+            format,
             compression: match self.compression {
                 CompressionArgument::Auto => Compression::Auto,
                 CompressionArgument::Store => Compression::Store,
@@ -178,7 +252,7 @@ impl ImageArguments {
                 at: self.cache_at.clone(),
                 strict: self.strict,
             },
-            chunk_size: self.estargz_chunk_size,
+            chunk_size: self.estargz_chunk_size.unwrap_or(format.chunk_size_default()),
             max_layers: self.max_layers,
             threads: self
                 .threads
@@ -209,7 +283,10 @@ impl ImageArguments {
         let mut profiles = Vec::new();
         for name in names {
             match name.strip_prefix(FROM_IMAGE) {
-                Some(image) => profiles.extend(attached(image, &self.platform, &self.registry)?),
+                Some(image) => {
+                    let platform = self.platform.first().cloned().unwrap_or_default();
+                    profiles.extend(attached(image, &platform, &self.registry)?);
+                }
                 None => profiles.push(open_profile(name)?),
             }
         }

@@ -9,8 +9,9 @@ use super::{
     output::{self, count, escaped, size, table},
 };
 use crate::{
-    inspect::{InspectedLayer, Inspection, LazyLayer, inspect},
+    inspect::{IndexInspection, InspectedLayer, Inspection, LazyLayer, inspect, inspect_index},
     oci::{self, Platform, STARCAR_PREFIX, Target},
+    zstd_chunked::ZSTD_ENTRY_ANNOTATION,
 };
 
 /// Show what an image is made of, without reading its weights
@@ -18,9 +19,9 @@ use crate::{
 pub(super) struct InspectArguments {
     /// The image: a name in a registry, oci:DIR[:tag] or oci-archive:FILE[:tag]
     image: Target,
-    /// Platform to look at, of an image for several
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
-    platform: Platform,
+    /// Platform to look at, of an image for several [default: what the index lists]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// How the answer is printed
     #[arg(long, value_enum, default_value_t = FormatArgument::Table)]
     format: FormatArgument,
@@ -36,7 +37,15 @@ enum FormatArgument {
 
 pub(super) fn run(arguments: &InspectArguments) -> Result<(), CliError> {
     let source = oci::open(&arguments.image, || arguments.registry.open())?;
-    let inspection = inspect(&*source, &arguments.platform)?;
+    if arguments.platform.is_none()
+        && let Some(index) = inspect_index(&*source)?
+    {
+        return match arguments.format {
+            FormatArgument::Table => output::data(&index_text(&index)),
+            FormatArgument::Json => output::json(&index),
+        };
+    }
+    let inspection = inspect(&*source, &arguments.platform.clone().unwrap_or_default())?;
     match arguments.format {
         FormatArgument::Table => output::data(&text(&inspection)),
         FormatArgument::Json => output::json(&inspection),
@@ -62,6 +71,58 @@ fn text(image: &Inspection) -> String {
         text.push('\n');
         text.push_str(&layer_text(index + 1, layer));
     }
+    text
+}
+
+fn index_text(index: &IndexInspection) -> String {
+    let images = count(index.images.len(), "image");
+    let layers = count(index.layers.len(), "layer");
+    let mut rows = vec![
+        vec!["image".to_owned(), index.name.clone()],
+        vec!["digest".to_owned(), index.digest.to_string()],
+        vec![
+            "index".to_owned(),
+            format!("{images}, {} in {layers}, {} of them in all images", size(index.size), index.shared()),
+        ],
+    ];
+    rows.extend(variants(&index.annotations));
+    let mut text = table(&rows);
+    text.push('\n');
+    let images: Vec<Vec<String>> = index
+        .images
+        .iter()
+        .map(|image| {
+            let layers = count(image.layers.len(), "layer");
+            vec![
+                image.platform.clone().unwrap_or_else(|| "no platform".to_owned()),
+                image.digest.to_string(),
+                if image.absent { "absent".to_owned() } else { format!("{} in {layers}", size(image.size)) },
+                // One of two images of a platform, over the same layers.
+                match image.annotations.get(ZSTD_ENTRY_ANNOTATION.0) {
+                    Some(value) if value == ZSTD_ENTRY_ANNOTATION.1 => "for podman and CRI-O".to_owned(),
+                    _ => String::new(),
+                },
+            ]
+        })
+        .collect();
+    text.push_str(&table(&images));
+    text.push('\n');
+    let rows: Vec<Vec<String>> = index
+        .layers
+        .iter()
+        .map(|layer| {
+            let mut platforms = layer.platforms.clone();
+            platforms.dedup();
+            vec![
+                layer.kind.clone().unwrap_or_else(|| "layer".to_owned()),
+                size(layer.size),
+                platforms.join(", "),
+                layer.title.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    text.push_str(&table(&rows));
+    text.push_str("\n--platform OS/ARCH shows what one of the images is made of\n");
     text
 }
 

@@ -13,6 +13,7 @@ mod pack;
 mod parse;
 mod plan;
 mod plan_text;
+mod platforms;
 mod profile;
 mod progress;
 mod push;

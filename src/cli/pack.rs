@@ -25,14 +25,14 @@ use crate::{
     attach::attach_profile,
     compile_cache::lint::Severity,
     naming::Naming,
-    oci::{DEFAULT_TAG, Selector, Target, descriptor, variant_tag},
+    oci::{DEFAULT_TAG, OciError, Selector, Target, descriptor, variant_tag},
     pack::{Destination, Packed, Prepared, prepare},
     registry::{Reference, Registry},
 };
 
 /// Pack a model snapshot into an image, and write or push it
 ///
-/// The manifest's digest is the last line on standard output, after a line for each variant; with --format json the JSON document has it.
+/// The manifest's digest, or the index's of several platforms, is the last line on standard output, after a line for each variant; with --format json the JSON document has it.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct PackArguments {
@@ -59,17 +59,23 @@ pub(super) struct PackArguments {
     /// Print the plan and do nothing
     #[arg(long, help_heading = "Destination")]
     dry_run: bool,
-    /// Write digest, sizes and layers to this file as JSON
-    #[arg(long, value_name = "FILE", help_heading = "Destination")]
-    metadata_file: Option<PathBuf>,
-
-    /// How the result is printed: `text` is the digest alone, `json` is what --metadata-file holds
-    #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
-    format: FormatArgument,
+    #[command(flatten)]
+    result: ResultArguments,
     #[command(flatten)]
     digest_cache: DigestCacheUse,
     #[command(flatten)]
     progress: ProgressArguments,
+}
+
+/// How the result is told.
+#[derive(Debug, Args)]
+pub(super) struct ResultArguments {
+    /// Write digest, sizes and layers to this file as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Destination")]
+    metadata_file: Option<PathBuf>,
+    /// How the result is printed: `text` is the digest alone, `json` is what --metadata-file holds
+    #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
+    format: FormatArgument,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,8 +114,33 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
         return output::data(&plan_text(&prepared)).map(|()| exit_code::OK);
     }
 
+    let destinations = destinations(&arguments.output, &references, arguments.push, naming, open)?;
+    let packed = prepared.write(&destinations, &progress)?;
+    for reference in references.iter().filter(|_| arguments.attach_profile) {
+        attach(&open()?, &prepared, reference, &packed)?;
+    }
+    progress.finish();
+    if !arguments.progress.quiet {
+        say_caches(&arguments.output, reference, &packed);
+    }
+    report(&arguments.result, &arguments.tag, &packed)?;
+    if arguments.verify {
+        return verify_packed(&destinations, &packed, open, arguments.progress.quiet);
+    }
+    Ok(exit_code::OK)
+}
+
+/// Where an image goes, named as `naming` says: into layouts and archives under their own tags or those of `references`, and with `push`
+/// to the registries of `references`.
+pub(super) fn destinations(
+    outputs: &[Target],
+    references: &[Reference],
+    push: bool,
+    naming: Naming,
+    open: impl Fn() -> Result<Registry, OciError>,
+) -> Result<Vec<Destination>, CliError> {
     let mut destinations = Vec::new();
-    for target in &arguments.output {
+    for target in outputs {
         let named: Vec<&str> = match target {
             Target::Layout { selector: Selector::Only, .. }
             | Target::Archive { selector: Selector::Only, .. } => {
@@ -133,8 +164,8 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
             Target::Registry(_) => {}
         }
     }
-    if arguments.push {
-        for reference in &references {
+    if push {
+        for reference in references {
             destinations.push(Destination::Registry {
                 registry: open()?,
                 reference: reference.clone(),
@@ -142,19 +173,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
             });
         }
     }
-    let packed = prepared.write(&destinations, &progress)?;
-    for reference in references.iter().filter(|_| arguments.attach_profile) {
-        attach(&open()?, &prepared, reference, &packed)?;
-    }
-    progress.finish();
-    if !arguments.progress.quiet {
-        say_caches(arguments, reference, &packed);
-    }
-    report(arguments, &packed)?;
-    if arguments.verify {
-        return verify_packed(&destinations, &packed, open, arguments.progress.quiet);
-    }
-    Ok(exit_code::OK)
+    Ok(destinations)
 }
 
 /// Attaches the profile to the images that were pushed.
@@ -198,48 +217,55 @@ pub(super) fn say(prepared: &Prepared, line: impl Fn(&str)) {
 }
 
 /// Says what the serving side must do so that the caches are used.
-fn say_caches(arguments: &PackArguments, reference: Option<&Reference>, packed: &Packed) {
-    let name = |target: Option<&str>| match (reference, arguments.output.first()) {
+pub(super) fn say_caches(outputs: &[Target], reference: Option<&Reference>, packed: &Packed) {
+    let name = |target: Option<&str>| match (reference, outputs.first()) {
         (Some(reference), _) => {
             let tag = variant_tag(reference.tag().unwrap_or(DEFAULT_TAG), target);
             format!("{}/{}:{tag}", reference.registry(), reference.repository())
         }
         (None, Some(Target::Layout { path, .. })) => {
-            format!("oci:{}:{}", path.display(), variant_tag(arguments.output[0].new_tag(), target))
+            format!("oci:{}:{}", path.display(), variant_tag(outputs[0].new_tag(), target))
         }
         (None, Some(Target::Archive { path, .. })) => {
-            format!("oci-archive:{}:{}", path.display(), variant_tag(arguments.output[0].new_tag(), target))
+            format!("oci-archive:{}:{}", path.display(), variant_tag(outputs[0].new_tag(), target))
         }
         _ => "this image".to_owned(),
     };
-    let main = (None, packed.caches.as_slice());
-    let variants = packed.variants.iter();
-    let variants = variants.map(|variant| (Some(variant.target.as_str()), variant.image.caches.as_slice()));
-    for (target, records) in std::iter::once(main).chain(variants).filter(|(_, records)| !records.is_empty())
-    {
-        output::words(contract_text(records, &name(target)).trim_end());
+    let variants = packed.variants.iter().map(|variant| (Some(variant.target.as_str()), &variant.image));
+    for (target, packed) in std::iter::once((None, packed)).chain(variants) {
+        let with_caches = || packed.images().filter(|image| !image.caches.is_empty());
+        let Some(first) = with_caches().next() else { continue };
+        // Platforms that have the same caches are told of once.
+        let is_one = with_caches().all(|image| image.caches == first.caches);
+        for image in with_caches().take(if is_one { 1 } else { usize::MAX }) {
+            let name = match &image.platform {
+                Some(platform) if !is_one => format!("{} ({platform})", name(target)),
+                _ => name(target),
+            };
+            output::words(contract_text(&image.caches, &name).trim_end());
+        }
     }
 }
 
-fn report(arguments: &PackArguments, packed: &Packed) -> Result<(), CliError> {
+pub(super) fn report(result: &ResultArguments, tags: &[String], packed: &Packed) -> Result<(), CliError> {
     let as_json = || -> Result<String, CliError> {
         let json_error =
             |error: serde_json::Error| CliError::Output { what: "metadata".to_owned(), cause: error.into() };
         let mut value = serde_json::to_value(packed).map_err(json_error)?;
         // The names that build tools read from BuildKit's metadata file.
         value["containerimage.digest"] = packed.digest.to_string().into();
-        if !arguments.tag.is_empty() {
-            value["image.name"] = arguments.tag.join(",").into();
+        if !tags.is_empty() {
+            value["image.name"] = tags.join(",").into();
         }
         let mut text = serde_json::to_string_pretty(&value).map_err(json_error)?;
         text.push('\n');
         Ok(text)
     };
-    if let Some(path) = &arguments.metadata_file {
+    if let Some(path) = &result.metadata_file {
         fs::write(path, as_json()?)
             .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
     }
-    match arguments.format {
+    match result.format {
         FormatArgument::Text => {
             let mut lines: Vec<String> = packed
                 .variants
@@ -261,16 +287,32 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
     if arguments.attach_profile && arguments.image.has_no_profile() {
         return usage("--attach-profile goes not with --profile none");
     }
-    if arguments.dry_run && (arguments.format == FormatArgument::Json || arguments.metadata_file.is_some()) {
+    if arguments.dry_run
+        && (arguments.result.format == FormatArgument::Json || arguments.result.metadata_file.is_some())
+    {
         return usage(
             "--dry-run prints the plan as text and writes no file; `starcar plan --format json` prints it as JSON",
         );
     }
-    let layouts = arguments.output.iter().filter(|target| matches!(target, Target::Layout { .. })).count();
+    check_outputs(&arguments.output, &arguments.result)?;
+    let is_latest = arguments.naming.naming() != Naming::Digest
+        && reference.is_some_and(|reference| matches!(reference.tag(), None | Some("latest")));
+    if arguments.push && is_latest && !arguments.progress.quiet {
+        output::warning(
+            "without a tag, or with `latest`, Kubernetes asks the registry at every start; name a version",
+        );
+    }
+    Ok(())
+}
+
+/// Makes sure that outputs can be written: hours of packing should not end in a name that cannot.
+pub(super) fn check_outputs(outputs: &[Target], result: &ResultArguments) -> Result<(), CliError> {
+    let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
+    let layouts = outputs.iter().filter(|target| matches!(target, Target::Layout { .. })).count();
     if layouts > 1 {
         return usage("--output takes one oci: directory; copy it, or add an oci-archive:");
     }
-    for target in &arguments.output {
+    for target in outputs {
         match target {
             Target::Registry(_) => {
                 return Err(CliError::Usage(format!(
@@ -284,12 +326,11 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
             _ => {}
         }
     }
-    // Hours of packing should not end in a name that cannot be written.
-    let parent = arguments.metadata_file.as_deref().and_then(Path::parent);
+    let parent = result.metadata_file.as_deref().and_then(Path::parent);
     if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
         return Err(CliError::Usage(format!("--metadata-file: {} is no directory", parent.display())));
     }
-    for target in &arguments.output {
+    for target in outputs {
         let Target::Archive { path, .. } = target else { continue };
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
@@ -301,13 +342,6 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
                 path.display()
             )));
         }
-    }
-    let is_latest = arguments.naming.naming() != Naming::Digest
-        && reference.is_some_and(|reference| matches!(reference.tag(), None | Some("latest")));
-    if arguments.push && is_latest && !arguments.progress.quiet {
-        output::warning(
-            "without a tag, or with `latest`, Kubernetes asks the registry at every start; name a version",
-        );
     }
     Ok(())
 }

@@ -139,10 +139,21 @@ fn estimates_text(rows: &[EstimateRow]) -> String {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct PlanDocument<'a> {
+    /// Those of the base that has most.
     base_layers: usize,
+    /// The layers of each platform's base, where there are several platforms.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    platforms: Vec<PlatformDocument>,
     layers: Vec<LayerDocument<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     estimates: &'a [EstimateRow],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PlatformDocument {
+    platform: String,
+    base_layers: usize,
 }
 
 #[derive(Serialize)]
@@ -192,8 +203,19 @@ fn json(prepared: &Prepared, estimates: &[EstimateRow]) -> Result<String, CliErr
             })
             .collect(),
     });
-    let document =
-        PlanDocument { base_layers: prepared.plan_options.base_layers, layers: layers.collect(), estimates };
+    let mut platforms: Vec<PlatformDocument> = prepared
+        .platforms()
+        .map(|(platform, base_layers)| PlatformDocument { platform: platform.to_string(), base_layers })
+        .collect();
+    if platforms.len() == 1 {
+        platforms.clear();
+    }
+    let document = PlanDocument {
+        base_layers: prepared.plan_options.base_layers,
+        platforms,
+        layers: layers.collect(),
+        estimates,
+    };
     serde_json::to_string_pretty(&document)
         .map_err(|error| CliError::Output { what: "the plan".to_owned(), cause: error.into() })
 }

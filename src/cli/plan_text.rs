@@ -12,8 +12,12 @@ use crate::{
 /// What `starcar plan` and `starcar pack --dry-run` print.
 pub(super) fn plan_text(prepared: &Prepared) -> String {
     let mut text = String::new();
-    if prepared.plan_options.base_layers > 0 {
-        let _ = writeln!(text, "base: {}", count(prepared.plan_options.base_layers, "layer"));
+    let is_one = prepared.platforms().count() == 1;
+    for (platform, layers) in prepared.platforms() {
+        let of = if is_one { String::new() } else { format!(" for {platform}") };
+        if layers > 0 || !is_one {
+            let _ = writeln!(text, "base{of}: {}", count(layers, "layer"));
+        }
     }
     for (index, (layer, files, cache)) in prepared.planned().enumerate() {
         let total: u64 = layer.files.iter().map(|file| files[file.index].size).sum();

@@ -55,6 +55,7 @@ impl Recipe {
         fields.byte(match self.media_type {
             MediaType::Tar => b't',
             MediaType::TarGzip => b'g',
+            MediaType::TarZstd => b'z',
         });
         fields.number(self.annotations.len() as u64);
         for (name, value) in &self.annotations {
@@ -89,6 +90,7 @@ impl Recipe {
         let media_type = match reader.byte()? {
             b't' => MediaType::Tar,
             b'g' => MediaType::TarGzip,
+            b'z' => MediaType::TarZstd,
             _ => return None,
         };
         let mut annotations = BTreeMap::new();

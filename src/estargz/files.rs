@@ -6,14 +6,17 @@ use std::{
     io::{self, Read, Write},
 };
 
-use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
 use super::{
     reader::{EstargzReader, ReadError},
     toc::TocEntry,
 };
-use crate::{blob::RangeSource, digest::Digest};
+use crate::{
+    blob::RangeSource,
+    digest::Digest,
+    members::{MemberError, MemberKind, Members, Step},
+};
 
 /// Bytes that are read of a layer at a time.
 const READ_AHEAD: usize = 1 << 20;
@@ -25,7 +28,7 @@ pub struct Chunk {
     pub offset: u64,
     /// Its length in bytes, never 0.
     pub length: u64,
-    /// Where the gzip member that holds it begins in the layer, in bytes.
+    /// Where the gzip member or zstd frame that holds it begins in the layer, in bytes.
     pub member: u64,
     /// Where the next member that holds anything begins in the layer, or the table of contents, in bytes.
     pub member_end: u64,
@@ -38,6 +41,7 @@ pub struct Chunk {
 /// The regular files of a layer.
 #[derive(Debug, Clone)]
 pub struct Files {
+    kind: MemberKind,
     by_path: BTreeMap<String, File>,
 }
 
@@ -111,7 +115,7 @@ impl Files {
                 return Err(broken("there are two"));
             }
         }
-        Ok(Self { by_path })
+        Ok(Self { kind: reader.kind, by_path })
     }
 
     /// The files by path, without empty parts and `.` in it, in alphabetical order.
@@ -146,7 +150,7 @@ impl Files {
             let skip = offset.saturating_sub(chunk.offset);
             let wanted = end.min(chunk.offset + chunk.length) - chunk.offset - skip;
             let mut window = Window { skip, left: wanted, bytes: &mut bytes };
-            read_chunk(source, path, chunk, &mut window)?;
+            read_chunk(source, self.kind, path, chunk, &mut window)?;
         }
         Ok(bytes)
     }
@@ -158,7 +162,7 @@ impl Files {
     /// As [`Self::read`].
     pub fn verify(&self, source: &dyn RangeSource, path: &str) -> Result<(), ReadError> {
         let file = self.get(path).ok_or_else(|| ReadError::NoSuchFile { path: path.to_owned() })?;
-        file.chunks.iter().try_for_each(|chunk| read_chunk(source, path, chunk, &mut io::sink()))
+        file.chunks.iter().try_for_each(|chunk| read_chunk(source, self.kind, path, chunk, &mut io::sink()))
     }
 }
 
@@ -176,37 +180,47 @@ pub(crate) fn clean(path: &str) -> String {
 /// Decompresses a chunk into `to` and compares it with its digest.
 fn read_chunk(
     source: &dyn RangeSource,
+    kind: MemberKind,
     path: &str,
     chunk: &Chunk,
     to: &mut dyn Write,
 ) -> Result<(), ReadError> {
     let mut ranges = Ranges { source, position: chunk.member, end: chunk.member_end, failure: None };
     let mut digest = Sha256::new();
-    let mut copy = || -> io::Result<u64> {
-        let mut member = MultiGzDecoder::new(io::BufReader::with_capacity(READ_AHEAD, &mut ranges));
-        let skipped = io::copy(&mut member.by_ref().take(chunk.inner_offset), &mut io::sink())?;
-        let mut bytes = member.take(chunk.length);
+    let mut copy = || -> Result<u64, MemberError> {
+        let mut members = Members::new(kind, io::BufReader::with_capacity(READ_AHEAD, &mut ranges));
         let mut piece = vec![0; READ_AHEAD.min(usize::try_from(chunk.length).unwrap_or(READ_AHEAD))];
-        let mut copied = 0;
-        loop {
-            let read = match bytes.read(&mut piece) {
-                Ok(0) => break,
-                Ok(read) => piece.get(..read).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+        let (mut skip, mut copied) = (chunk.inner_offset, 0);
+        while copied < chunk.length {
+            let read = match members.read(&mut piece)? {
+                Step::Bytes(count) => piece.get(..count).unwrap_or_default(),
+                Step::MemberEnd(_) => continue,
+                Step::End => break,
             };
-            digest.update(read);
-            to.write_all(read)?;
-            copied += read.len() as u64;
+            // Neither is more than the length of a slice.
+            let skipped = usize::try_from(skip).unwrap_or(read.len()).min(read.len());
+            skip -= skipped as u64;
+            let rest = read.get(skipped..).unwrap_or_default();
+            let wanted = usize::try_from(chunk.length - copied).unwrap_or(rest.len()).min(rest.len());
+            let rest = rest.get(..wanted).unwrap_or_default();
+            digest.update(rest);
+            to.write_all(rest).map_err(MemberError::Read)?;
+            copied += rest.len() as u64;
         }
-        Ok(if skipped == chunk.inner_offset { copied } else { 0 })
+        Ok(copied)
     };
     let copied = copy();
     if let Some((offset, end, cause)) = ranges.failure.take() {
         return Err(ReadError::Read { offset, end, cause });
     }
     let damaged = |cause| ReadError::Damaged { path: path.to_owned(), offset: chunk.offset, cause };
-    let copied = copied.map_err(damaged)?;
+    let copied = copied.map_err(|error| match error {
+        MemberError::Read(cause) => damaged(cause),
+        // Its place is one within the range that was read.
+        MemberError::CutShort { .. } => damaged(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        MemberError::NoMember { .. } => damaged(io::Error::other(format!("no {kind} begins at its place"))),
+        MemberError::Damaged { reason, .. } => damaged(io::Error::other(reason)),
+    })?;
     if copied != chunk.length {
         let message = format!("it has {copied} bytes of {}", chunk.length);
         return Err(damaged(io::Error::new(io::ErrorKind::UnexpectedEof, message)));
@@ -294,9 +308,17 @@ mod tests {
         };
         let of = |chunk: &str| {
             let entries = vec![entry("models/x", "reg", 0), entry(chunk, "chunk", 5)];
-            let toc = Toc { version: VERSION, entries };
+            let toc = Toc { version: VERSION, entries, tar_split_digest: String::new() };
             let toc_digest = Digest::of(b"");
-            Files::of(&EstargzReader { toc, toc_digest, toc_offset: 100, is_legacy: false, trailing: 0 })
+            Files::of(&EstargzReader {
+                kind: MemberKind::Gzip,
+                toc,
+                toc_digest,
+                toc_offset: 100,
+                is_legacy: false,
+                trailing: 0,
+                table: None,
+            })
         };
         for name in ["models/x", "./models/x", "/models//./x"] {
             let files = of(name).unwrap();

@@ -11,7 +11,10 @@ use serde::{
     de::{Error as _, SeqAccess, Visitor},
 };
 
-use crate::layer::{Entry, EntryKind, WrittenEntry};
+use crate::{
+    digest::Digest,
+    layer::{Entry, EntryKind, LayerError, WrittenEntry},
+};
 
 /// The TOC's one known version.
 pub const VERSION: u32 = 1;
@@ -26,6 +29,9 @@ pub struct Toc {
     /// Entries in physical order; a file's further chunks follow its `reg` entry.
     #[serde(deserialize_with = "bounded")]
     pub entries: Vec<TocEntry>,
+    /// SHA-256 of the compressed tar-split, in zstd:chunked layers that containers-storage pulls in part.
+    #[serde(rename = "tarSplitDigest", default, skip_serializing_if = "String::is_empty")]
+    pub tar_split_digest: String,
 }
 
 /// One entry of the TOC, or one further chunk of a file. Absent fields are zero or empty.
@@ -76,6 +82,9 @@ pub struct TocEntry {
     /// Where the member of the chunk begins in the blob, in bytes.
     #[serde(skip_serializing_if = "is_zero")]
     pub offset: u64,
+    /// Where the member of a file's last chunk ends in the blob, in bytes; only there, and only beside a tar-split.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub end_offset: u64,
     /// Where the chunk begins in the file, in bytes.
     #[serde(skip_serializing_if = "is_zero")]
     pub chunk_offset: u64,
@@ -126,18 +135,31 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Toc {
-    /// The TOC of a layer that was written. `None` when a time is beyond what RFC 3339 can say, with the path
-    /// of the entry.
-    pub(super) fn of(entries: &[WrittenEntry<'_>]) -> Result<Self, String> {
+    /// The JSON of the TOC of a layer that was written. With the digest of a tar-split it has what containers-storage reads.
+    pub(crate) fn json(
+        entries: &[WrittenEntry<'_>],
+        tar_split_digest: Option<Digest>,
+    ) -> Result<Vec<u8>, LayerError> {
+        let toc = Self::of(entries, tar_split_digest).map_err(|path| LayerError::Entry {
+            path,
+            reason: "its modification time is not in the years 0 to 9999".to_owned(),
+        })?;
+        serde_json::to_vec(&toc).map_err(|error| LayerError::Write(error.into()))
+    }
+
+    /// The TOC of a layer that was written. An error, the path of the entry, when a time is beyond what RFC 3339 can say.
+    fn of(entries: &[WrittenEntry<'_>], tar_split_digest: Option<Digest>) -> Result<Self, String> {
         let mut listed = Vec::new();
         for written in entries {
-            push_entry(written, &mut listed).ok_or_else(|| written.entry.path.clone())?;
+            push_entry(written, tar_split_digest.is_some(), &mut listed)
+                .ok_or_else(|| written.entry.path.clone())?;
         }
-        Ok(Self { version: VERSION, entries: listed })
+        let digest = tar_split_digest.map(|digest| digest.to_string()).unwrap_or_default();
+        Ok(Self { version: VERSION, entries: listed, tar_split_digest: digest })
     }
 }
 
-fn push_entry(written: &WrittenEntry<'_>, listed: &mut Vec<TocEntry>) -> Option<()> {
+fn push_entry(written: &WrittenEntry<'_>, with_ends: bool, listed: &mut Vec<TocEntry>) -> Option<()> {
     let entry = written.entry;
     let mut first = TocEntry {
         name: entry.path.clone(),
@@ -168,6 +190,8 @@ fn push_entry(written: &WrittenEntry<'_>, listed: &mut Vec<TocEntry>) -> Option<
         listing.chunk_offset = start;
         if index + 1 < written.chunks.len() {
             listing.chunk_size = chunk.length;
+        } else if with_ends {
+            listing.end_offset = chunk.end;
         }
         listing.chunk_digest = chunk.digest.to_string();
         start += chunk.length;
@@ -221,13 +245,15 @@ mod tests {
     fn chunks_follow_their_file() {
         let content = Content::bytes(&b"0123456789"[..], Storage::Stored);
         let entry = Entry::new("models/a", 0o644, 0, EntryKind::Regular(content));
-        let chunk = |offset, length| WrittenChunk { offset, length, digest: Digest::of(b"") };
+        let chunk =
+            |offset, length| WrittenChunk { offset, end: offset + 90, length, digest: Digest::of(b"") };
         let written = WrittenEntry {
             entry: &entry,
             digest: Some(Digest::of(b"0123456789")),
+            crc64: None,
             chunks: vec![chunk(100, 6), chunk(200, 4)],
         };
-        let toc = Toc::of(&[written]).unwrap();
+        let toc = Toc::of(&[written], None).unwrap();
         let json = serde_json::to_string_pretty(&toc).unwrap();
         insta::assert_snapshot!(json, @r#"
         {

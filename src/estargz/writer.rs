@@ -53,9 +53,8 @@ impl LayerFormat for Estargz {
         Framing::StoredGzip
     }
 
-    fn compress(&self, payload: &[u8]) -> Option<Vec<u8>> {
-        // Writing to memory cannot fail.
-        self.gzip(payload).ok()
+    fn compress(&self, payload: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        self.gzip(payload).map(Some)
     }
 
     fn uncompressed_size_annotation(&self) -> Option<&'static str> {
@@ -63,15 +62,11 @@ impl LayerFormat for Estargz {
     }
 
     fn finish(&self, entries: &[WrittenEntry<'_>], offset: u64) -> Result<Tail, LayerError> {
-        let toc = Toc::of(entries).map_err(|path| LayerError::Entry {
-            path,
-            reason: "its modification time is not in the years 0 to 9999".to_owned(),
-        })?;
-        let json = serde_json::to_vec(&toc).map_err(|error| LayerError::Write(error.into()))?;
+        let json = Toc::json(entries, None)?;
         let digest = Digest::of(&json);
         let content = Content::bytes(json, Storage::Compressed);
         let tar = tar_tail(Some(&Entry::new(TOC_NAME, 0o444, 0, EntryKind::Regular(content))))?;
-        let mut blob = self.gzip(&tar).map_err(LayerError::Write)?;
+        let mut blob = self.gzip(&tar).map_err(LayerError::Compress)?;
         blob.extend(footer::encode(offset));
         let annotations = BTreeMap::from([(TOC_DIGEST_ANNOTATION.to_owned(), digest.to_string())]);
         Ok(Tail { tar, blob, annotations })

@@ -25,6 +25,9 @@ pub enum LayerError {
     /// The blob cannot be written to its destination.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),
+    /// Bytes cannot be compressed.
+    #[error("cannot compress the layer")]
+    Compress(#[source] io::Error),
     /// Compressed bytes cannot be kept for later.
     #[error("cannot keep compressed data")]
     Spool(#[source] io::Error),

@@ -1,7 +1,7 @@
 //! What a layer format must say for the pipeline to write it: how payloads are framed and compressed, and
 //! what follows the last of them. Must not know where the bytes come from or go to.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, io};
 
 use super::{Entry, LayerError};
 use crate::{blob::framing::Framing, digest::Digest};
@@ -15,6 +15,8 @@ pub enum MediaType {
     Tar,
     /// `application/vnd.oci.image.layer.v1.tar+gzip`
     TarGzip,
+    /// `application/vnd.oci.image.layer.v1.tar+zstd`
+    TarZstd,
 }
 
 impl fmt::Display for MediaType {
@@ -22,6 +24,7 @@ impl fmt::Display for MediaType {
         f.write_str(match self {
             Self::Tar => "application/vnd.oci.image.layer.v1.tar",
             Self::TarGzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+            Self::TarZstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         })
     }
 }
@@ -39,11 +42,19 @@ pub trait LayerFormat: Send + Sync + fmt::Debug {
     fn framing(&self) -> Framing;
 
     /// A compressed member that holds `payload`, or `None` when the format does not compress.
-    fn compress(&self, payload: &[u8]) -> Option<Vec<u8>>;
+    ///
+    /// # Errors
+    /// When there is no memory for the compressor.
+    fn compress(&self, payload: &[u8]) -> io::Result<Option<Vec<u8>>>;
 
     /// The annotation that says the size of the uncompressed tar stream, if the format has one.
     fn uncompressed_size_annotation(&self) -> Option<&'static str> {
         None
+    }
+
+    /// Whether [`Self::finish`] needs files' CRC-64: see [`WrittenEntry::crc64`].
+    fn wants_crc64(&self) -> bool {
+        false
     }
 
     /// What follows the last payload and the headers after it, given everything that was written.
@@ -58,6 +69,8 @@ pub struct WrittenEntry<'a> {
     pub entry: &'a Entry,
     /// SHA-256 of a regular file's content; `None` for other entries.
     pub digest: Option<Digest>,
+    /// CRC-64 (GO-ISO) of a regular file's content, where the format [wants](LayerFormat::wants_crc64) it.
+    pub crc64: Option<u64>,
     /// A regular file's chunks in order.
     pub chunks: Vec<WrittenChunk>,
 }
@@ -67,6 +80,8 @@ pub struct WrittenEntry<'a> {
 pub struct WrittenChunk {
     /// Where its member begins in the blob, in bytes.
     pub offset: u64,
+    /// Where its member ends in the blob, in bytes.
+    pub end: u64,
     /// Number of payload bytes.
     pub length: u64,
     /// SHA-256 of the payload.

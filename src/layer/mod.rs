@@ -3,6 +3,7 @@
 
 mod entry;
 mod error;
+mod file_hash;
 mod format;
 mod pax;
 mod pipeline;
@@ -12,8 +13,9 @@ mod seal;
 mod segment;
 mod tar_header;
 pub mod tar_reader;
+mod work;
 
-pub(crate) use self::tar_header::tar_tail;
+pub(crate) use self::tar_header::{header_blocks, padding, tar_name, tar_tail};
 pub use self::{
     entry::{Content, Data, Entry, EntryKind, Expected, Storage},
     error::LayerError,

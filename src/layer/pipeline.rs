@@ -6,7 +6,7 @@
 //! thread each; the fourth, and compression, go to the workers. Must not know formats' tails or destinations.
 
 use std::{
-    io::{self, IoSliceMut, Write},
+    io::{self, Write},
     sync::{
         Arc,
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
@@ -17,16 +17,14 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Content, Entry, EntryKind, Expected, LayerError, LayerFormat, Recorder, Storage, StoredChunk,
-    WrittenChunk,
+    Entry, EntryKind, LayerError, LayerFormat, Recorder, Storage, StoredChunk, WrittenChunk,
+    file_hash::{FileDigests, FileHash},
     segment::{Chunk, ChunkData, Segment, for_each_segment},
+    work::{Made, Worked, work_on},
 };
-use crate::{
-    blob::{
-        Extent, OpenSource, Source, Spool,
-        framing::{FramedBuffer, Framing},
-    },
-    digest::Digest,
+use crate::blob::{
+    Extent, OpenSource, Source, Spool,
+    framing::{FramedBuffer, Framing},
 };
 
 /// Buffers of one layer. Few, so that a chunk is still in the processor's shared cache when the last hash comes
@@ -74,8 +72,8 @@ pub(super) struct Written {
     pub blob_size: u64,
     /// The blob's extents so far; empty when it was written to a destination.
     pub extents: Vec<Extent>,
-    /// Per entry: the file's digest, if it is a regular file.
-    pub digests: Vec<Option<Digest>>,
+    /// Per entry: the file's digests, if it is a regular file.
+    pub files: Vec<Option<FileDigests>>,
     /// Per entry: its chunks.
     pub chunks: Vec<Vec<WrittenChunk>>,
 }
@@ -90,11 +88,12 @@ pub(super) fn run(
 ) -> Result<Written, LayerError> {
     // A layer that frames nothing is its own tar stream: one hash serves both.
     let hash_tar = format.framing() != Framing::Raw;
+    let wants_crc64 = format.wants_crc64();
     thread::scope(|scope| {
         let (to_files, files) = sync_channel(QUEUE);
         let (to_tar, tar) = sync_channel(QUEUE);
         let (to_blob, blob) = sync_channel(QUEUE);
-        let files = scope.spawn(move || hash_files(entries, &files));
+        let files = scope.spawn(move || hash_files(entries, wants_crc64, &files));
         let tar = hash_tar.then(|| scope.spawn(move || hash_tar_stream(&tar)));
         let blob = scope.spawn(move || write_blob(entries.len(), format.framing(), outlet, &blob));
 
@@ -114,7 +113,7 @@ pub(super) fn run(
         let tar = tar.map(join);
         let blob = join(blob);
         // A stopped reader only says that one of the others failed, and theirs is the reason.
-        let (digests, blob) = (files?, blob?);
+        let (files, blob) = (files?, blob?);
         match read {
             Err(Stop::Failed(error)) => return Err(error),
             Err(Stop::HashesGone) => {
@@ -129,7 +128,7 @@ pub(super) fn run(
             blob_hash: blob.hash,
             blob_size: blob.size,
             extents: blob.extents,
-            digests,
+            files,
             chunks: blob.chunks,
         })
     })
@@ -201,13 +200,6 @@ enum BlobItem {
     Chunk { chunk: Chunk, buffer: Arc<SharedBuffer>, worked: Receiver<Worked> },
 }
 
-/// What a worker finds out about a chunk.
-struct Worked {
-    digest: Digest,
-    checksum: u32,
-    compressed: Option<Vec<u8>>,
-}
-
 /// Why the reader stopped before the end.
 enum Stop {
     Failed(LayerError),
@@ -241,7 +233,8 @@ impl SegmentReader<'_> {
     }
 
     fn headers(&self, bytes: Vec<u8>) -> Result<(), Stop> {
-        let member = self.format.compress(&bytes).unwrap_or_else(|| bytes.clone());
+        let member = self.format.compress(&bytes).map_err(LayerError::Compress)?;
+        let member = member.unwrap_or_else(|| bytes.clone());
         if let Some(to_tar) = &self.to_tar {
             to_tar.send(TarItem::Headers(bytes.into())).map_err(|_| Stop::HashesGone)?;
         }
@@ -264,7 +257,9 @@ impl SegmentReader<'_> {
         let storage = chunk.storage;
         self.workers.spawn(move || {
             // The writer may have failed and gone; then no one waits for this.
-            let _ = to_writer.send(work_on(&work, storage, &*format));
+            if let Some(buffer) = work.get() {
+                let _ = to_writer.send(work_on(buffer, storage, &*format));
+            }
         });
         let entry = chunk.entry;
         let last = chunk.last;
@@ -276,16 +271,15 @@ impl SegmentReader<'_> {
     }
 
     fn fill(&mut self, buffer: &mut FramedBuffer, chunk: &Chunk) -> Result<(), Stop> {
-        let mut slices = buffer.payload_mut();
         match &chunk.data {
-            ChunkData::Bytes(bytes) => copy_into(&mut slices, bytes),
+            ChunkData::Bytes(bytes) => buffer.fill(bytes),
             ChunkData::Source { source, offset } => {
                 let reopen = self.open.take().filter(|(current, _)| Arc::ptr_eq(current, source));
                 let current = match reopen {
                     Some(current) => current,
                     None => (Arc::clone(source), source.open()?),
                 };
-                current.1.read_exact_vectored(&mut slices, *offset)?;
+                current.1.read_exact_vectored(&mut buffer.payload_mut(), *offset)?;
                 if chunk.last {
                     current.1.check_unchanged()?;
                 }
@@ -294,26 +288,6 @@ impl SegmentReader<'_> {
         }
         Ok(())
     }
-}
-
-fn copy_into(slices: &mut [IoSliceMut<'_>], mut bytes: &[u8]) {
-    for slice in slices {
-        let (head, tail) = bytes.split_at(slice.len());
-        slice.copy_from_slice(head);
-        bytes = tail;
-    }
-}
-
-fn work_on(buffer: &SharedBuffer, storage: Storage, format: &dyn LayerFormat) -> Worked {
-    let mut hash = Sha256::new();
-    buffer.payload().for_each(|piece| hash.update(piece));
-    let compressed = match storage {
-        Storage::Stored => None,
-        // Read into a raw frame, so the payload is one piece.
-        Storage::Compressed => buffer.payload().next().and_then(|payload| format.compress(payload)),
-    };
-    let checksum = buffer.get().map_or(0, FramedBuffer::checksum);
-    Worked { digest: Digest::finish(hash), checksum, compressed }
 }
 
 fn hash_tar_stream(items: &Receiver<TarItem>) -> (Sha256, u64) {
@@ -333,11 +307,15 @@ fn hash_tar_stream(items: &Receiver<TarItem>) -> (Sha256, u64) {
 }
 
 /// Hashes each file and compares the digest with what is known of the file.
-fn hash_files(entries: &[Entry], items: &Receiver<FileItem>) -> Result<Vec<Option<Digest>>, LayerError> {
+fn hash_files(
+    entries: &[Entry],
+    wants_crc64: bool,
+    items: &Receiver<FileItem>,
+) -> Result<Vec<Option<FileDigests>>, LayerError> {
     let mut digests = vec![None; entries.len()];
     let mut current: Option<FileHash<'_>> = None;
     for (index, last, buffer) in items {
-        let hash = current.get_or_insert_with(|| FileHash::new(&entries[index]));
+        let hash = current.get_or_insert_with(|| FileHash::new(&entries[index], wants_crc64));
         buffer.payload().for_each(|piece| hash.update(piece));
         if last && let Some(hash) = current.take() {
             digests[index] = Some(hash.finish()?);
@@ -345,57 +323,10 @@ fn hash_files(entries: &[Entry], items: &Receiver<FileItem>) -> Result<Vec<Optio
     }
     for (digest, entry) in digests.iter_mut().zip(entries) {
         if entry.size() == 0 && matches!(entry.kind, EntryKind::Regular(_)) {
-            *digest = Some(FileHash::new(entry).finish()?);
+            *digest = Some(FileHash::new(entry, wants_crc64).finish()?);
         }
     }
     Ok(digests)
-}
-
-/// The running digests of one file.
-struct FileHash<'a> {
-    path: &'a str,
-    expected: &'a [Expected],
-    sha256: Sha256,
-    /// Only where a Git digest is there to compare with.
-    git_sha1: Option<sha1::Sha1>,
-}
-
-impl<'a> FileHash<'a> {
-    fn new(entry: &'a Entry) -> Self {
-        let expected: &[Expected] = match &entry.kind {
-            EntryKind::Regular(Content { expected, .. }) => expected,
-            _ => &[],
-        };
-        let wants_sha1 = expected.iter().any(|expected| matches!(expected, Expected::GitSha1 { .. }));
-        let git_sha1 = wants_sha1.then(|| sha1::Sha1::new_with_prefix(format!("blob {}\0", entry.size())));
-        Self { path: &entry.path, expected, sha256: Sha256::new(), git_sha1 }
-    }
-
-    fn update(&mut self, bytes: &[u8]) {
-        self.sha256.update(bytes);
-        if let Some(sha1) = &mut self.git_sha1 {
-            sha1.update(bytes);
-        }
-    }
-
-    fn finish(self) -> Result<Digest, LayerError> {
-        let sha256 = Digest::finish(self.sha256);
-        let git_sha1 = self.git_sha1.map(|sha1| <[u8; 20]>::from(sha1.finalize()));
-        for expected in self.expected {
-            let (origin, expected, actual) = match expected {
-                Expected::Sha256 { digest, origin } => (origin, digest.to_string(), sha256.to_string()),
-                Expected::GitSha1 { digest, origin } => {
-                    let name = |bytes: &[u8]| format!("git-sha1:{}", hex::encode(bytes));
-                    (origin, name(digest), git_sha1.as_ref().map(|digest| name(digest)).unwrap_or_default())
-                }
-            };
-            if expected != actual {
-                let (path, origin) = (self.path.to_owned(), origin.clone());
-                return Err(LayerError::Damaged { path, origin, expected, actual });
-            }
-        }
-        Ok(sha256)
-    }
 }
 
 struct WrittenBlob {
@@ -420,15 +351,18 @@ fn write_blob(
                 let Ok(worked) = worked.recv() else {
                     return Err(LayerError::Write(io::Error::other("a worker stopped early")));
                 };
-                blob.chunks[chunk.entry].push(WrittenChunk {
-                    offset: blob.size,
-                    length: chunk.length as u64,
-                    digest: worked.digest,
-                });
-                match worked.compressed {
-                    Some(member) => blob.member(member, outlet)?,
-                    None => blob.stored(chunk, &buffer, worked.checksum, framing, outlet)?,
+                let (entry, offset, length) = (chunk.entry, blob.size, chunk.length as u64);
+                let checksum = worked.checksum;
+                match worked.made.map_err(LayerError::Compress)? {
+                    Made::Member(member) => blob.member(member, outlet)?,
+                    Made::AsRead => {
+                        if let Some(buffer) = buffer.get() {
+                            blob.stored(chunk, buffer, checksum, framing, outlet)?;
+                        }
+                    }
                 }
+                let written = WrittenChunk { offset, end: blob.size, length, digest: worked.digest };
+                blob.chunks[entry].push(written);
             }
         }
     }
@@ -452,12 +386,12 @@ impl WrittenBlob {
     fn stored(
         &mut self,
         chunk: Chunk,
-        buffer: &SharedBuffer,
+        buffer: &FramedBuffer,
         checksum: u32,
         framing: Framing,
         outlet: &mut Outlet<'_, '_>,
     ) -> Result<(), LayerError> {
-        let framed = buffer.get().map(FramedBuffer::framed).unwrap_or_default();
+        let framed = buffer.framed();
         let trailer = framing.trailer(chunk.length, checksum);
         // Known bytes, a landmark's or those of a rewritten file, are few and have no source to come from again.
         if let ChunkData::Bytes(_) = &chunk.data {

@@ -1,7 +1,7 @@
 //! The plain tar layer format: uncompressed, for consumers that read a single gzip member at most (KServe's
 //! fetch mode). It cannot be pulled lazily.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use super::{LayerError, LayerFormat, MediaType, Tail, WrittenEntry, tar_tail};
 use crate::blob::framing::Framing;
@@ -23,8 +23,8 @@ impl LayerFormat for PlainTar {
         Framing::Raw
     }
 
-    fn compress(&self, _payload: &[u8]) -> Option<Vec<u8>> {
-        None
+    fn compress(&self, _payload: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
     }
 
     fn finish(&self, _entries: &[WrittenEntry<'_>], _offset: u64) -> Result<Tail, LayerError> {

@@ -99,9 +99,14 @@ pub fn seal_recorded(
 
     let listed: Vec<WrittenEntry<'_>> = entries
         .iter()
-        .zip(written.digests)
+        .zip(written.files)
         .zip(written.chunks)
-        .map(|((entry, digest), chunks)| WrittenEntry { entry, digest, chunks })
+        .map(|((entry, file), chunks)| WrittenEntry {
+            entry,
+            digest: file.map(|file| file.sha256),
+            crc64: file.and_then(|file| file.crc64),
+            chunks,
+        })
         .collect();
     let tail = format.finish(&listed, written.blob_size)?;
     written.blob_hash.update(&tail.blob);

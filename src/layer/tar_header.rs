@@ -18,14 +18,20 @@ const OCTAL_11_MAX: u64 = 0o777_7777_7777;
 const OCTAL_7_MAX: u64 = 0o777_7777;
 
 /// Number of zero bytes that follow a payload of `size` bytes.
-pub(super) fn padding(size: u64) -> usize {
+pub(crate) fn padding(size: u64) -> usize {
     let over = size % BLOCK as u64;
     // Less than one block.
     if over == 0 { 0 } else { BLOCK - usize::try_from(over).unwrap_or(0) }
 }
 
+/// The path of `entry` as its header has it: a directory's ends in a slash.
+pub(crate) fn tar_name(entry: &Entry) -> String {
+    let is_directory = matches!(entry.kind, EntryKind::Directory);
+    format!("{}{}", entry.path, if is_directory { "/" } else { "" })
+}
+
 /// The header blocks of `entry`.
-pub(super) fn header_blocks(entry: &Entry) -> Result<Vec<u8>, LayerError> {
+pub(crate) fn header_blocks(entry: &Entry) -> Result<Vec<u8>, LayerError> {
     let mut records = PaxRecords::default();
     let mut header = Header::new_ustar();
     let unusable = |reason: &dyn std::fmt::Display| LayerError::Entry {
@@ -33,10 +39,7 @@ pub(super) fn header_blocks(entry: &Entry) -> Result<Vec<u8>, LayerError> {
         reason: reason.to_string(),
     };
 
-    let mut path = entry.path.clone();
-    if matches!(entry.kind, EntryKind::Directory) {
-        path.push('/');
-    }
+    let path = tar_name(entry);
     if fits(&path) {
         set_field(&mut header.as_old_mut().name, &path);
     } else {

@@ -27,7 +27,7 @@ pub struct ImageLayer<'a> {
     pub sealed: &'a SealedLayer,
     /// What made it, for the history.
     pub created_by: String,
-    /// Annotations of the descriptor besides the format's own.
+    /// Annotations of the descriptor: those of the layer's format that readers of this image want, and others.
     pub annotations: BTreeMap<String, String>,
 }
 
@@ -47,7 +47,7 @@ pub struct ConfigOptions {
 }
 
 /// An image's documents, ready to be stored.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BuiltImage {
     /// The config's bytes.
     pub config: Vec<u8>,
@@ -68,8 +68,7 @@ pub fn build_image(layers: &[ImageLayer<'_>], options: &ConfigOptions) -> Result
     let descriptors: Vec<Descriptor> = layers
         .iter()
         .map(|layer| {
-            let annotations: HashMap<String, String> =
-                layer.sealed.annotations.clone().into_iter().chain(layer.annotations.clone()).collect();
+            let annotations: HashMap<String, String> = layer.annotations.clone().into_iter().collect();
             let mut descriptor = descriptor(
                 layer.sealed.digest,
                 layer.sealed.size,
@@ -193,7 +192,7 @@ mod tests {
         let layer = ImageLayer {
             sealed: &sealed,
             created_by: "starcar pack config.json".to_owned(),
-            annotations: BTreeMap::from([("a".to_owned(), "1".to_owned())]),
+            annotations: BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]),
         };
         let options = ConfigOptions {
             environment: vec!["LANG=C".to_owned(), "PATH=/opt/bin".to_owned()],

@@ -4,6 +4,7 @@ mod archive;
 mod canonical;
 mod error;
 mod image;
+mod index;
 mod layout;
 mod platform;
 mod read;
@@ -16,6 +17,7 @@ pub use self::{
     canonical::canonical_json,
     error::OciError,
     image::{BuiltImage, ConfigOptions, ImageLayer, build_image, descriptor},
+    index::{BuiltIndex, IndexEntry, LISTED_MAX, ListedImage, build_index, first_platform, listed_images},
     layout::{BlobWriter, Layout},
     platform::Platform,
     read::{
@@ -34,6 +36,12 @@ pub const STARCAR_PREFIX: &str = "dev.starcar.";
 
 /// Label with the records of an image's compile caches, as JSON.
 pub const CACHES_LABEL: &str = "dev.starcar.caches";
+
+/// Annotation of a manifest that says whom an image is for that not all can read in part.
+pub const CONSUMER_ANNOTATION: &str = "dev.starcar.consumer";
+
+/// Media type of Docker's manifests.
+pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// Largest manifest, index or config that is read, in bytes: what registries take.
 pub const DOCUMENT_MAX: u64 = 4 << 20;

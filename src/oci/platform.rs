@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use oci_spec::image::{Arch, ImageConfiguration, Os};
+use oci_spec::image::{Arch, ImageConfiguration, Os, PlatformBuilder};
 
 use super::OciError;
 
@@ -27,6 +27,17 @@ impl Platform {
             && variants.is_none_or(|(wanted, present)| wanted == present)
     }
 
+    /// This machine's platform, as a node of it would ask for.
+    pub fn of_host() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "386",
+            other => other,
+        };
+        Self { architecture: architecture.to_owned(), ..Self::default() }
+    }
+
     /// The platform that an image's config states.
     pub fn of_config(config: &ImageConfiguration) -> Self {
         Self {
@@ -41,6 +52,43 @@ impl Platform {
         self.os == present.os
             && self.architecture == present.architecture
             && (self.variant.is_none() || self.variant == present.variant)
+    }
+
+    /// Whether nodes take both for the same platform: containerd drops a variant that an architecture has by itself.
+    ///
+    /// Source: containerd's `platforms`, `Normalize`.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        let variant = |platform: &'_ Self| match (platform.architecture.as_str(), platform.variant.as_deref())
+        {
+            ("amd64", Some("v1")) | ("arm64", Some("v8")) => None,
+            ("arm", None) => Some("v7".to_owned()),
+            (_, variant) => variant.map(str::to_owned),
+        };
+        self.os == other.os && self.architecture == other.architecture && variant(self) == variant(other)
+    }
+
+    /// Whether a program for the processor `name`, in the words of ELF and Python (`x86_64`, `aarch64`), is one for
+    /// this platform. Of a name that is not known nothing is said: it is.
+    pub fn runs(&self, name: &str) -> bool {
+        match name {
+            "x86_64" => self.architecture == "amd64",
+            "aarch64" => self.architecture == "arm64",
+            _ => true,
+        }
+    }
+
+    /// The platform as descriptors in an index have it.
+    ///
+    /// # Errors
+    /// When it cannot be expressed.
+    pub(super) fn of_descriptor(&self) -> Result<oci_spec::image::Platform, OciError> {
+        let mut platform = PlatformBuilder::default()
+            .os(Os::from(self.os.as_str()))
+            .architecture(Arch::from(self.architecture.as_str()))
+            .build()
+            .map_err(|_| OciError::Platform(self.to_string()))?;
+        platform.set_variant(self.variant.clone());
+        Ok(platform)
     }
 
     pub(super) fn apply(&self, config: &mut ImageConfiguration) {
@@ -90,6 +138,24 @@ impl fmt::Display for Platform {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn variants_that_go_without_saying() {
+        let same = |one: &str, other: &str| {
+            one.parse::<Platform>().unwrap().is_same_as(&other.parse::<Platform>().unwrap())
+        };
+        assert!(same("linux/arm64", "linux/arm64/v8") && same("linux/amd64/v1", "linux/amd64"));
+        assert!(same("linux/arm", "linux/arm/v7") && !same("linux/arm/v6", "linux/arm/v7"));
+        assert!(!same("linux/amd64/v3", "linux/amd64") && !same("linux/arm64", "linux/amd64"));
+        assert!(!same("linux/amd64", "windows/amd64"));
+    }
+
+    #[test]
+    fn processors() {
+        let arm: Platform = "linux/arm64/v8".parse().unwrap();
+        assert!(arm.runs("aarch64") && !arm.runs("x86_64") && arm.runs("sm_90"));
+        assert!(Platform::default().runs("x86_64") && !Platform::default().runs("aarch64"));
+    }
 
     #[test]
     fn notation() {

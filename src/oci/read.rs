@@ -2,6 +2,7 @@
 //! layers only in ranges.
 
 use std::{
+    collections::HashSet,
     io::{self, Write},
     sync::Arc,
 };
@@ -196,12 +197,14 @@ pub fn for_platform(
         descriptor.platform().as_ref().is_some_and(|present| platform.accepts(present))
     };
     let Some(descriptor) = index.manifests().iter().find(stated) else {
-        let present: Vec<String> = index
+        let mut present: Vec<String> = index
             .manifests()
             .iter()
             .filter_map(|descriptor| descriptor.platform().as_ref())
             .map(|platform| format!("{}/{}", platform.os(), platform.architecture()))
             .collect();
+        // An image for each of several consumers is for one platform all the same.
+        present.dedup();
         return Err(OciError::NoSuchPlatform { place, wanted: platform.to_string(), present: list(present) });
     };
     Ok(RootDocument {
@@ -299,6 +302,44 @@ trait Files: Send + Sync {
     fn content(&self, digest: Digest, size: u64) -> Result<Arc<dyn BlobContent>, OciError>;
     fn ranges(&self, digest: Digest, size: u64) -> Result<FileRange, OciError>;
     fn target(&self, selector: &Selector) -> Target;
+
+    /// As [`Self::find`]; a digest may also be that of what an index lists that is listed itself.
+    fn find_listed(&self, selector: &Selector) -> Result<Descriptor, OciError> {
+        let found = self.find(selector);
+        let (Err(OciError::NoSuchImage { .. }), Selector::Digest(digest)) = (&found, selector) else {
+            return found;
+        };
+        let wanted = digest.to_string();
+        let mut seen = HashSet::new();
+        for index in self.manifests()?.iter().filter(|listed| is_index(listed.media_type().as_ref())) {
+            if !seen.insert(index.digest().to_string()) {
+                continue;
+            }
+            // An index that cannot be read is another image's trouble.
+            let Ok(listed) = self.listed_by(index) else { continue };
+            if let Some(descriptor) = listed.into_iter().find(|listed| listed.digest().as_ref() == wanted) {
+                return Ok(descriptor);
+            }
+        }
+        found
+    }
+
+    /// What an index lists.
+    fn listed_by(&self, index: &Descriptor) -> Result<Vec<Descriptor>, OciError> {
+        let place = self.target(&Selector::Only).to_string();
+        let digest = digest_of(index, &place)?;
+        if index.size() > DOCUMENT_MAX {
+            let reason = format!("it has {} bytes, more than {DOCUMENT_MAX}", index.size());
+            return Err(OciError::DamagedBlob { place, digest, reason });
+        }
+        let mut bytes = Vec::new();
+        copy_ranges(&self.ranges(digest, index.size())?, &mut bytes).map_err(|cause| OciError::ReadBlob {
+            place: place.clone(),
+            digest,
+            cause,
+        })?;
+        Ok(parse::<ImageIndex>(&bytes, "index", &place)?.manifests().clone())
+    }
 }
 
 impl Files for Layout {
@@ -347,7 +388,7 @@ impl Files for Archive {
 
 impl<T: Files> ImageSource for (T, Selector) {
     fn root_document(&self) -> Result<RootDocument, OciError> {
-        listed_document(self, &self.0.find(&self.1)?)
+        listed_document(self, &self.0.find_listed(&self.1)?)
     }
 
     fn manifest(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
@@ -355,7 +396,7 @@ impl<T: Files> ImageSource for (T, Selector) {
     }
 
     fn by_digest(&self, digest: Digest) -> Result<RootDocument, OciError> {
-        listed_document(self, &self.0.find(&Selector::Digest(digest))?)
+        listed_document(self, &self.0.find_listed(&Selector::Digest(digest))?)
     }
 
     fn referrers(&self, subject: Digest, artifact_type: Option<&str>) -> Result<Vec<Descriptor>, OciError> {

@@ -1,20 +1,19 @@
-//! The compile caches of a pack: which image gets which, where each will be at run time, how it lies in its layer.
+//! The compile caches of a pack: where each will be at run time, and how it lies in its layer.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+use std::{collections::BTreeSet, path::PathBuf};
+
+use super::{
+    PackError, PackOptions,
+    assign::{Assigned, Targeted, fits, share_a_platform, share_an_image},
+    platforms::suits,
+    survey,
 };
-
-use super::{PackError, PackOptions, survey};
 use crate::{
     compile_cache::{
-        CacheDirectory, CacheRecord, Examined, Kind, Relocated, directories_to_create, examine,
-        flashinfer_base, identical,
-        identity::Attribute,
-        is_plain_directory,
-        lint::{self, Finding, Severity},
-        relocate,
+        CacheDirectory, CacheRecord, Examined, Kind, Relocated, directories_to_create, flashinfer_base,
+        identical, is_plain_directory, relocate,
     },
+    oci::Platform,
     plan::{PlanFile, PlanOptions, PlannedLayer, plan_cache},
     profile::{FileUse, Profile, Tree, resolve},
 };
@@ -73,9 +72,9 @@ pub struct Caches {
 }
 
 impl Caches {
-    /// Indices of the caches in the image for `target`; `None` is the image that has no target.
-    pub fn of_image(&self, target: Option<&str>) -> Vec<usize> {
-        let all = 0..self.caches.len();
+    /// Indices of the caches in the image for `target` on `platform`; `None` is the image that has no target.
+    pub fn of_image(&self, target: Option<&str>, platform: &Platform) -> Vec<usize> {
+        let all = (0..self.caches.len()).filter(|index| suits(&self.caches[*index].examined, platform));
         match target {
             None if self.targets.is_empty() => all.collect(),
             None => Vec::new(),
@@ -84,174 +83,27 @@ impl Caches {
             }
         }
     }
-}
 
-/// Whether a cache of a target belongs to the image for `target`. One that is for an architecture belongs to all
-/// GPUs of it.
-fn fits(cache: Option<&str>, target: &str) -> bool {
-    cache.is_none_or(|cache| {
-        cache == target || target.strip_prefix(cache).is_some_and(|rest| rest.starts_with('-'))
-    })
-}
-
-fn share_an_image(one: Option<&str>, other: Option<&str>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => fits(Some(one), other) || fits(Some(other), one),
-        _ => true,
+    /// A word for each target and platform that none of the target's caches is for.
+    pub(super) fn without(&self, platforms: &[Platform]) -> Vec<String> {
+        let pairs =
+            self.targets.iter().flat_map(|target| platforms.iter().map(move |platform| (target, platform)));
+        pairs
+            .filter(|(target, platform)| self.of_image(Some(target), platform).is_empty())
+            .map(|(target, platform)| {
+                format!(
+                    "none of the compile caches for {target} is for {platform}, whose image has none of them"
+                )
+            })
+            .collect()
     }
-}
-
-/// A cache with its target.
-pub(super) struct Targeted {
-    pub(super) examined: Examined,
-    target: Option<String>,
-    /// Whether the user names the target.
-    named: bool,
-}
-
-/// Caches, and the targets that get an image of their own.
-pub(super) struct Assigned {
-    pub(super) caches: Vec<Targeted>,
-    targets: Vec<String>,
-}
-
-impl Assigned {
-    /// Layers that the caches of the largest image take.
-    pub(super) fn layers(&self) -> usize {
-        let of = |target: &String| {
-            self.caches.iter().filter(|cache| fits(cache.target.as_deref(), target)).count()
-        };
-        self.targets.iter().map(of).max().unwrap_or(self.caches.len())
-    }
-}
-
-/// Examines the caches and assigns them to images.
-pub(super) fn examine_all(options: &CacheOptions) -> Result<Assigned, PackError> {
-    let mut all = Vec::new();
-    for option in &options.caches {
-        for mut examined in examine(&option.path, option.kind)? {
-            examined.findings.extend(mislabelled(option, &examined));
-            if options.strict {
-                lint::strict(&mut examined.findings);
-            }
-            let errors = examined.findings.iter().filter(|finding| finding.severity == Severity::Error);
-            let errors: Vec<Finding> = errors.cloned().collect();
-            if !errors.is_empty() {
-                return Err(PackError::CacheFindings {
-                    path: examined.tree.origin.clone(),
-                    findings: errors,
-                });
-            }
-            let target = option.target.clone().or_else(|| examined.target());
-            // `~` and `~/.cache` hold the same caches.
-            let known = |other: &Targeted| {
-                other.examined.tree.origin == examined.tree.origin && other.target == target
-            };
-            if all.iter().any(known) {
-                continue;
-            }
-            all.push(Targeted { examined, target, named: option.target.is_some() });
-        }
-    }
-    let targets = assign(&mut all)?;
-    Ok(Assigned { caches: all, targets })
-}
-
-/// A word about a target that the user names and that the cache itself contradicts.
-fn mislabelled(option: &CacheOption, examined: &Examined) -> Option<Finding> {
-    let (named, own) = (option.target.as_deref()?, examined.target()?);
-    let is_architecture = ["sm", "gfx", "cpu"].iter().any(|start| named.starts_with(start));
-    (is_architecture && !fits(Some(&own), named)).then(|| Finding {
-        severity: Severity::Warning,
-        rule: "target",
-        path: None,
-        files: 0,
-        reason: format!("the cache is named for {named}, and what is in it is for {own}"),
-        remedy: format!("name it {}@{own}, or make one for {named}", examined.tree.kind),
-    })
-}
-
-/// Which targets get an image of their own: all, when the user names any, or when there are several caches of one
-/// kind, for then no image can have them all. Caches of one kind and architecture are told apart by the GPU's name. Caches
-/// that nobody names, and that are the only ones of their kind, make no image: they go to those that they are for, or to
-/// all, as code for processors does.
-fn assign(caches: &mut [Targeted]) -> Result<Vec<String>, PackError> {
-    let of_kind = |caches: &[Targeted]| {
-        let mut of_kind: BTreeMap<Kind, Vec<usize>> = BTreeMap::new();
-        for (index, cache) in caches.iter().enumerate() {
-            // An engine reads one cache of each kind; other files may be any number.
-            if cache.examined.tree.kind.variable().is_some() {
-                of_kind.entry(cache.examined.tree.kind).or_default().push(index);
-            }
-        }
-        of_kind.into_values().filter(|indices| indices.len() > 1).collect::<Vec<_>>()
-    };
-    let groups = of_kind(caches);
-    if groups.is_empty() && !caches.iter().any(|cache| cache.named) {
-        return Ok(Vec::new());
-    }
-    for group in &groups {
-        let names: Vec<Option<String>> = group.iter().map(|index| caches[*index].target.clone()).collect();
-        for (index, name) in group.iter().zip(&names) {
-            let shared = name.is_some() && names.iter().filter(|other| *other == name).count() > 1;
-            let gpu = caches[*index].examined.identity.only(Attribute::GpuName).map(slug);
-            if let (true, Some(name), Some(gpu)) = (shared, name, gpu) {
-                caches[*index].target = Some(format!("{name}-{gpu}"));
-            }
-        }
-    }
-    let grouped: BTreeSet<usize> = groups.iter().flatten().copied().collect();
-    let decides = |index: usize, cache: &Targeted| cache.named || grouped.contains(&index);
-    let deciding: BTreeSet<String> = caches
-        .iter()
-        .enumerate()
-        .filter(|(index, cache)| decides(*index, cache))
-        .filter_map(|(_, cache)| cache.target.clone())
-        .collect();
-    for (index, cache) in caches.iter_mut().enumerate() {
-        let own = cache.target.as_deref();
-        let known = deciding.iter().any(|target| share_an_image(own, Some(target)));
-        if !decides(index, cache) && !known {
-            cache.target = None;
-        }
-    }
-    let distinct: BTreeSet<String> = caches.iter().filter_map(|cache| cache.target.clone()).collect();
-    // An architecture has no image of its own where its GPUs have theirs.
-    let targets: Vec<String> = distinct
-        .iter()
-        .filter(|target| !distinct.iter().any(|other| other != *target && fits(Some(target), other)))
-        .cloned()
-        .collect();
-    for target in targets.iter().map(Some).chain(targets.is_empty().then_some(None)) {
-        for group in &groups {
-            let in_image =
-                |index: &&usize| target.is_none_or(|target| fits(caches[**index].target.as_deref(), target));
-            let mut clash = group.iter().filter(in_image);
-            if let (Some(first), Some(second)) = (clash.next(), clash.next()) {
-                return Err(PackError::CacheClash {
-                    kind: caches[*first].examined.tree.kind,
-                    first: caches[*first].examined.tree.origin.clone(),
-                    second: caches[*second].examined.tree.origin.clone(),
-                    target: target.cloned(),
-                });
-            }
-        }
-    }
-    Ok(targets)
-}
-
-/// A GPU's name as a tag can hold it: `nvidia-h100-80gb-hbm3`.
-fn slug(name: &str) -> String {
-    let lower = name.to_ascii_lowercase();
-    let parts: Vec<&str> =
-        lower.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|part| !part.is_empty()).collect();
-    parts.join("-")
 }
 
 /// Prepares the caches that were examined.
 pub(super) fn prepare(
     assigned: Assigned,
     options: &PackOptions,
+    platforms: &[Platform],
     plan_options: &PlanOptions,
 ) -> Result<Caches, PackError> {
     let Assigned { caches: all, targets } = assigned;
@@ -261,8 +113,10 @@ pub(super) fn prepare(
         let target = target.filter(|_| !targets.is_empty());
         // Only caches that may be in one image need different names.
         let before = caches.iter().filter(|other| {
-            let other = &other.record;
-            other.kind == kind && share_an_image(other.target.as_deref(), target.as_deref())
+            let record = &other.record;
+            record.kind == kind
+                && share_an_image(record.target.as_deref(), target.as_deref())
+                && share_a_platform(&other.examined, &examined, platforms)
         });
         let name = match before.count() {
             0 => kind.name().to_owned(),

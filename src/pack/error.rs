@@ -7,7 +7,7 @@ use crate::{
     compile_cache::{CacheError, Kind, lint::Finding},
     digest::Digest,
     layer::LayerError,
-    oci::OciError,
+    oci::{OciError, Platform},
     plan::PlanError,
     snapshot::SnapshotError,
 };
@@ -21,6 +21,27 @@ pub enum PackError {
     /// The base cannot be used.
     #[error(transparent)]
     Base(#[from] BaseError),
+    /// There is no platform to pack for.
+    #[error("no platform is given to pack for")]
+    NoPlatform,
+    /// One of several platforms has no base.
+    #[error("there is no base for {platform}")]
+    PlatformBase {
+        /// The platform.
+        platform: Platform,
+        /// Why its base cannot be used.
+        source: Box<BaseError>,
+    },
+    /// A compile cache has code for processors that no image is for.
+    #[error("the compile cache {} is for {processors}, and the image is for {platforms}", path.display())]
+    CachePlatform {
+        /// The cache's directory.
+        path: PathBuf,
+        /// The processors that it is for.
+        processors: String,
+        /// The platforms that are packed.
+        platforms: String,
+    },
     /// The options allow no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -130,7 +151,7 @@ pub enum PackError {
     LayerTooLarge {
         /// What the layer holds.
         title: String,
-        /// Bytes of payload that it stores.
+        /// Its size in bytes, or about as many where weights are compressed and nothing was read yet.
         size: u64,
         /// The registry.
         registry: String,

@@ -16,7 +16,7 @@ use crate::{
     blob::{BlobContent as _, SourceError},
     digest::Digest,
     digest_cache::{DigestCache, LayerKey, Recording},
-    layer::{Entry, EntryKind, LayerError, LayerFormat, SealedLayer, Storage},
+    layer::{LayerError, LayerFormat, SealedLayer},
     oci::Layout,
     progress::{Observer, Unobserved},
 };
@@ -57,19 +57,22 @@ struct LookedUp<'a> {
     layer: Option<SealedLayer>,
 }
 
-/// Bytes of payload that lie as they are in layers that are known and that `layout` has already.
-pub(super) fn stored_there(specs: &[LayerSpec], options: &PackOptions, layout: &Layout) -> u64 {
+/// `bytes` of all layers that are known and that `layout`, if there is one, has already.
+pub(super) fn known_bytes(
+    specs: &[LayerSpec],
+    options: &PackOptions,
+    layout: Option<&Layout>,
+    bytes: impl Fn(&LayerSpec) -> u64,
+) -> u64 {
     let format = options.format.format();
     let known = Known::new(options, &Unobserved);
     let is_there = |spec: &&LayerSpec| {
         let layer = known.look_up(spec, &*format).and_then(|looked_up| looked_up.layer);
-        !known.verifies() && layer.is_some_and(|layer| layout.has_blob(layer.digest, layer.size))
+        let in_layout =
+            |layer: &SealedLayer| layout.is_none_or(|layout| layout.has_blob(layer.digest, layer.size));
+        !known.verifies() && layer.is_some_and(|layer| in_layout(&layer))
     };
-    let stored = |entry: &Entry| match &entry.kind {
-        EntryKind::Regular(content) if content.storage == Storage::Stored => content.size(),
-        _ => 0,
-    };
-    specs.iter().filter(is_there).flat_map(|spec| &spec.entries).map(stored).sum()
+    specs.iter().filter(is_there).map(bytes).sum()
 }
 
 impl<'a> Known<'a> {

@@ -1,36 +1,48 @@
 //! Packing: ties snapshot, base, plan, layers, image and destination together, in that order. The one place
 //! that knows them all, and that decides nothing that one of them could.
 
+mod assign;
+pub(crate) mod blueprint;
 pub(crate) mod cache_labels;
 mod caches;
 mod entries;
 mod error;
+pub(crate) mod image;
 mod known;
+mod packed;
+mod platforms;
 mod recorded;
+mod room;
 mod seal_layers;
 mod survey;
-mod write;
+pub(crate) mod write;
 
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
 
+use self::platforms::{BaseRoom, PlatformBase, read_bases};
 pub use self::{
     caches::{CacheOption, CacheOptions, Caches, PreparedCache},
     error::PackError,
-    recorded::{RecordedBase, RecordedOptions, recorded_profile},
-    write::{Destination, Packed, PackedLayer, PackedVariant},
+    packed::{Packed, PackedBlob, PackedLayer, PackedVariant},
+    platforms::PlatformOptions,
+    recorded::{RecordedBase, RecordedIndex, RecordedOptions, recorded_profile},
+    write::Destination,
 };
 use crate::{
-    base::{Base, BaseChoice, BaseError},
     blob::Spool,
     compile_cache::CacheRecord,
     digest_cache::DigestCache,
     estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
     layer::{Entry, EntryKind, LayerFormat, PlainTar, Storage},
-    oci::{self, OciError, Platform},
-    plan::{Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, PlannedLayer, Prefetch, plan},
+    oci::{OciError, Platform},
+    plan::{
+        CHUNK_SIZE_DEFAULT, Compression, LayerKind, Nodes, Plan, PlanFile, PlanOptions, PlannedLayer,
+        Prefetch, ZSTD_CHUNK_SIZE_DEFAULT, plan,
+    },
     profile::{FileUse, Profile, Recording, Resolution, Source, Tree, resolve},
     registry::Registry,
     snapshot::{self, Snapshot, SnapshotOptions},
+    zstd_chunked::{Consumer, Consumers, ZstdChunked},
 };
 
 /// Compressed members that are kept in memory before a temporary file takes the rest, in bytes.
@@ -46,10 +58,11 @@ pub struct PackOptions {
     pub snapshot: String,
     /// Which of its files.
     pub files: SnapshotOptions,
-    /// What lies below the model.
-    pub base: BaseChoice,
-    /// The image's platform.
-    pub platform: Platform,
+    /// The platforms, at least one, each with what lies below the model there; of several, an index lists the images in
+    /// this order.
+    pub platforms: Vec<PlatformOptions>,
+    /// What other images of the same index need, where those are not packed now.
+    pub index: Option<RecordedIndex>,
     /// Where the model lies in the image.
     pub model_directory: ModelDirectory,
     /// Format of all layers.
@@ -91,6 +104,13 @@ pub enum FormatChoice {
         /// The level.
         level: u32,
     },
+    /// zstd:chunked, compressed at a zstd level from 1 to 22.
+    ZstdChunked {
+        /// The level.
+        level: u32,
+        /// Whom the layers are for.
+        consumers: Consumers,
+    },
     /// Plain tar.
     Tar,
 }
@@ -99,7 +119,18 @@ impl FormatChoice {
     fn format(self) -> Arc<dyn LayerFormat> {
         match self {
             Self::Estargz { level } => Arc::new(Estargz::new(level)),
+            Self::ZstdChunked { level, consumers } => {
+                Arc::new(ZstdChunked::new(level).for_consumers(consumers))
+            }
             Self::Tar => Arc::new(PlainTar),
+        }
+    }
+
+    /// Largest length of a chunk in bytes, where the user says nothing of it.
+    pub fn chunk_size_default(self) -> u64 {
+        match self {
+            Self::ZstdChunked { .. } => ZSTD_CHUNK_SIZE_DEFAULT,
+            Self::Estargz { .. } | Self::Tar => CHUNK_SIZE_DEFAULT,
         }
     }
 
@@ -107,13 +138,28 @@ impl FormatChoice {
     pub fn name(self) -> &'static str {
         match self {
             Self::Estargz { .. } => "estargz",
+            Self::ZstdChunked { .. } => "zstd:chunked",
             Self::Tar => "tar",
+        }
+    }
+
+    /// The consumers who get an image of their own of the same layers, or one `None` where one image is for all who can
+    /// read it.
+    fn consumers(self) -> &'static [Option<Consumer>] {
+        match self {
+            Self::ZstdChunked { consumers: Consumers::ContainersStorage, .. } => {
+                &[Some(Consumer::ContainersStorage)]
+            }
+            Self::ZstdChunked { consumers: Consumers::Both, .. } => {
+                &[Some(Consumer::Stargz), Some(Consumer::ContainersStorage)]
+            }
+            Self::Estargz { .. } | Self::ZstdChunked { .. } | Self::Tar => &[None],
         }
     }
 
     /// Whether layers of this format have prefetch landmarks.
     fn has_landmarks(self) -> bool {
-        matches!(self, Self::Estargz { .. })
+        matches!(self, Self::Estargz { .. } | Self::ZstdChunked { .. })
     }
 }
 
@@ -194,9 +240,11 @@ pub struct Prepared {
     /// What the user should know.
     pub warnings: Vec<String>,
     options: PackOptions,
-    /// The layers that all images have, and then one for each compile cache.
+    /// The layers of each platform's base, then those of the model, which all images have, and then one for each compile
+    /// cache.
     layers: Vec<LayerSpec>,
-    base: Base,
+    /// The platforms in the order that was asked for.
+    platforms: Vec<PlatformBase>,
     spool: Spool,
 }
 
@@ -213,9 +261,19 @@ impl Prepared {
         of_model.chain(of_caches)
     }
 
+    /// The platforms, in the order that was asked for, each with the number of its base's layers.
+    pub fn platforms(&self) -> impl Iterator<Item = (&Platform, usize)> {
+        self.platforms.iter().map(|platform| (&platform.platform, platform.layers.len()))
+    }
+
     /// Whether the layers will have prefetch landmarks: plain tar has none.
     pub fn has_landmarks(&self) -> bool {
         self.options.format.has_landmarks()
+    }
+
+    /// What is packed, and how.
+    pub fn options(&self) -> &PackOptions {
+        &self.options
     }
 
     /// The profile that the image is laid out by.
@@ -237,15 +295,21 @@ impl Prepared {
 /// See [`PackError`].
 pub fn prepare(
     options: PackOptions,
-    registry: impl FnOnce() -> Result<Registry, OciError>,
+    registry: impl Fn() -> Result<Registry, OciError>,
 ) -> Result<Prepared, PackError> {
+    if options.platforms.is_empty() {
+        return Err(PackError::NoPlatform);
+    }
     let snapshot = snapshot::open(&options.snapshot, &options.files)?;
     if let Some(file) =
         snapshot.files.iter().find(|file| file.path.split('/').any(|part| part.starts_with(".wh.")))
     {
         return Err(PackError::Whiteout { path: file.path.clone() });
     }
-    let caches = caches::examine_all(&options.caches)?;
+    let elsewhere = options.index.iter().flat_map(RecordedIndex::platforms);
+    let of_index: Vec<Platform> =
+        options.platforms.iter().map(|one| one.platform.clone()).chain(elsewhere).collect();
+    let caches = assign::examine_all(&options.caches, &of_index)?;
     let in_the_way = format!("{}/", caches::CACHE_DIRECTORY);
     if let Some(file) = snapshot.files.iter().find(|file| format!("{}/", file.path).starts_with(&in_the_way))
         && !caches.caches.is_empty()
@@ -257,15 +321,9 @@ pub fn prepare(
         return Err(PackError::CacheInSnapshot { path: root.clone() });
     }
     let spool = Spool::new(&options.temporary, SPOOL_MEMORY);
-    let mut base = match &options.base {
-        BaseChoice::Scratch => Base::default(),
-        BaseChoice::Binary(path) => Base::from_binary(path, &options.platform, options.modified)?,
-        BaseChoice::Image(target) => {
-            let source = oci::open(target, registry).map_err(BaseError::Image)?;
-            Base::from_image(&*source, &options.platform, &spool)?
-        }
-    };
-    check_base(&base, &options.model_directory)?;
+    let directory = &options.model_directory;
+    let mut platforms = read_bases(&options.platforms, directory, options.modified, &spool, registry)?;
+    let room = BaseRoom::of(&platforms, options.index.as_ref());
 
     let mut warnings: Vec<String> = snapshot.warnings.iter().map(ToString::to_string).collect();
     let usage = usage(&snapshot, &options, &mut warnings);
@@ -276,27 +334,30 @@ pub fn prepare(
         nodes: options.nodes,
         chunk_size: options.chunk_size,
         max_layers: options.max_layers,
-        base_layers: base.layers.len(),
-        other_layers: caches.layers(),
-        base_prefetched: base.layers.iter().map(|layer| entries::base_prefetched(&layer.entries)).sum(),
+        base_layers: room.layers,
+        other_layers: caches.layers(&of_index),
+        base_prefetched: room.prefetched,
     };
     let plan = plan(&files, &plan_options)?;
     warnings.extend(unread_shards(&plan, &files));
-    let caches = caches::prepare(caches, &options, &plan_options)?;
+    let caches = caches::prepare(caches, &options, &of_index, &plan_options)?;
     warnings.extend(caches::unknown_to(options.profile.as_ref(), &caches));
+    let own: Vec<Platform> = options.platforms.iter().map(|one| one.platform.clone()).collect();
+    warnings.extend(caches.without(&own));
     let landmarks = options.format.has_landmarks();
-    let mut layers: Vec<LayerSpec> = std::mem::take(&mut base.layers)
-        .into_iter()
-        .map(|layer| LayerSpec {
+    let mut layers: Vec<LayerSpec> = Vec::new();
+    for platform in &mut platforms {
+        let start = layers.len();
+        layers.extend(std::mem::take(&mut platform.base.layers).into_iter().map(|layer| LayerSpec {
             kind: LayerKind::Base,
             title: layer.created_by.clone(),
             created_by: layer.created_by,
             entries: entries::of_base(layer.entries, options.modified, landmarks),
             files: Vec::new(),
-        })
-        .collect();
+        }));
+        platform.layers = start..layers.len();
+    }
     for planned in &plan.layers {
-        let directory = &options.model_directory;
         let paths: Vec<String> = planned
             .files
             .iter()
@@ -330,7 +391,7 @@ pub fn prepare(
                 .collect(),
         });
     }
-    Ok(Prepared { snapshot, files, plan, plan_options, caches, warnings, options, layers, base, spool })
+    Ok(Prepared { snapshot, files, plan, plan_options, caches, warnings, options, layers, platforms, spool })
 }
 
 /// What the profile says of each of the snapshot's files, and what the user should know of the profile.
@@ -382,26 +443,6 @@ fn title(paths: &[String]) -> String {
         [] => String::new(),
         [only] => only.clone(),
         [first, rest @ ..] => format!("{first} and {} more", rest.len()),
-    }
-}
-
-/// The model must not be hidden by what the base has in its place.
-fn check_base(base: &Base, directory: &ModelDirectory) -> Result<(), PackError> {
-    let path = directory.relative();
-    let in_the_way = base.layers.iter().flat_map(|layer| &layer.entries).find(|entry| {
-        let above =
-            path == entry.path || path.strip_prefix(&entry.path).is_some_and(|rest| rest.starts_with('/'));
-        above && !matches!(entry.kind, EntryKind::Directory)
-    });
-    match in_the_way {
-        None => Ok(()),
-        Some(entry) => Err(PackError::ModelDirectory {
-            path: directory.absolute().to_owned(),
-            reason: format!(
-                "/{} is no directory in the base; choose another base or --model-dir",
-                entry.path
-            ),
-        }),
     }
 }
 

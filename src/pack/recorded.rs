@@ -9,8 +9,9 @@ use super::{FormatChoice, PackOptions};
 use crate::{
     base::BaseChoice,
     digest::Digest,
-    oci::STARCAR_PREFIX,
+    oci::{Platform, STARCAR_PREFIX},
     plan::{Compression, Nodes, Prefetch},
+    zstd_chunked::Consumers,
 };
 
 /// Name of the annotation behind the prefix.
@@ -28,12 +29,18 @@ pub struct RecordedOptions {
     pub chunk_size: u64,
     /// Which files are compressed.
     pub compression: Compression,
+    /// Whom zstd:chunked layers are for; `None` where that is stargz-snapshotter alone, or in other formats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consumers: Option<Consumers>,
     /// Globs of files that are left out.
     pub exclude: Vec<String>,
     /// Globs of files that are packed alone.
     pub include: Vec<String>,
-    /// Deflate level; `None` in images of plain tar.
+    /// Deflate level; `None` in images of other formats.
     pub level: Option<u32>,
+    /// What the image shares its plan with; `None` where it is no part of an index.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub index: Option<RecordedIndex>,
     /// Largest number of layers.
     pub max_layers: usize,
     /// The nodes that the image is for.
@@ -42,6 +49,29 @@ pub struct RecordedOptions {
     pub prefetch: Prefetch,
     /// Time that the image and the model's files bear, seconds since 1970.
     pub timestamp: i64,
+    /// Zstd level; `None` in images that are not zstd:chunked. With neither level layers are plain tar.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zstd_level: Option<u32>,
+}
+
+/// Whether an option is off, as in images of versions that did not have it.
+/// What images of one index share their plan with: each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecordedIndex {
+    /// Layers of the base that has most.
+    pub base_layers: usize,
+    /// Bytes that a node prefetches of the base of which it prefetches most.
+    pub base_prefetched: u64,
+    /// All of their platforms, in the order that was asked for.
+    pub platforms: Vec<String>,
+}
+
+impl RecordedIndex {
+    /// The platforms that can be understood: an image of another program may say anything.
+    pub fn platforms(&self) -> impl Iterator<Item = Platform> {
+        self.platforms.iter().filter_map(|text| text.parse().ok())
+    }
 }
 
 /// What kind of base was used.
@@ -57,10 +87,10 @@ pub enum RecordedBase {
 }
 
 impl RecordedOptions {
-    /// What `options` say.
-    pub fn of(options: &PackOptions) -> Self {
+    /// What `options` say of an image on `base`, which may be one of an index.
+    pub fn of(options: &PackOptions, base: &BaseChoice, index: Option<RecordedIndex>) -> Self {
         Self {
-            base: match options.base {
+            base: match base {
                 BaseChoice::Scratch => RecordedBase::Scratch,
                 BaseChoice::Binary(_) => RecordedBase::Binary,
                 BaseChoice::Image(_) => RecordedBase::Image,
@@ -68,16 +98,27 @@ impl RecordedOptions {
             cache_at: options.caches.at.clone(),
             chunk_size: options.chunk_size,
             compression: options.compression,
+            consumers: match options.format {
+                FormatChoice::ZstdChunked { consumers, .. } => {
+                    Some(consumers).filter(|consumers| *consumers != Consumers::default())
+                }
+                FormatChoice::Estargz { .. } | FormatChoice::Tar => None,
+            },
             exclude: options.files.exclude.clone(),
             include: options.files.include.clone(),
             level: match options.format {
                 FormatChoice::Estargz { level } => Some(level),
-                FormatChoice::Tar => None,
+                FormatChoice::ZstdChunked { .. } | FormatChoice::Tar => None,
             },
+            index,
             max_layers: options.max_layers,
             nodes: options.nodes,
             prefetch: options.prefetch,
             timestamp: options.modified,
+            zstd_level: match options.format {
+                FormatChoice::ZstdChunked { level, .. } => Some(level),
+                FormatChoice::Estargz { .. } | FormatChoice::Tar => None,
+            },
         }
     }
 
@@ -103,7 +144,14 @@ impl RecordedOptions {
         options.compression = self.compression;
         options.files.exclude.clone_from(&self.exclude);
         options.files.include.clone_from(&self.include);
-        options.format = self.level.map_or(FormatChoice::Tar, |level| FormatChoice::Estargz { level });
+        options.format = match (self.level, self.zstd_level) {
+            (_, Some(level)) => {
+                FormatChoice::ZstdChunked { level, consumers: self.consumers.unwrap_or_default() }
+            }
+            (Some(level), None) => FormatChoice::Estargz { level },
+            (None, None) => FormatChoice::Tar,
+        };
+        options.index.clone_from(&self.index);
         options.max_layers = self.max_layers;
         options.nodes = self.nodes;
         options.prefetch = self.prefetch;

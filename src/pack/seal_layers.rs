@@ -1,6 +1,7 @@
 //! Seals several layers side by side, the largest first, each with its own pipeline.
 
 use std::{
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -27,15 +28,29 @@ const BUFFERS_MAX: u64 = 192 << 20;
 /// Buffers that one layer takes.
 const BUFFERS_OF_LAYER: u64 = 4;
 
-/// Seals those of `specs` that the digest cache does not know and returns all in order. With a `layout`, blobs are
-/// written there as they are hashed.
+/// What becomes of a blob while it is hashed.
+#[derive(Clone, Copy)]
+pub(super) enum Keep<'a> {
+    /// It is written to a layout.
+    In(&'a Layout),
+    /// It can be made again: what its files do not have is kept.
+    Spooled,
+    /// Nothing: the digests are all that is wanted.
+    Nothing,
+}
+
+/// Seals those of `specs` that the digest cache does not know and returns all in order.
 pub(super) fn seal_layers(
     specs: &[LayerSpec],
     options: &PackOptions,
     spool: &Spool,
-    layout: Option<&Layout>,
+    keep: Keep<'_>,
     observer: &dyn Observer,
 ) -> Result<Vec<SealedLayer>, PackError> {
+    let layout = match keep {
+        Keep::In(layout) => Some(layout),
+        Keep::Spooled | Keep::Nothing => None,
+    };
     let workers = Workers::new(options.threads).map_err(PackError::Threads)?;
     let format = options.format.format();
     let on_bytes = |bytes| {
@@ -60,7 +75,7 @@ pub(super) fn seal_layers(
                 Found::ToSeal(mut remembered) => {
                     let recorder = remembered.as_mut().and_then(|remembered| remembered.recording.as_mut());
                     let recorder = recorder.map(|recording| recording as &mut dyn Recorder);
-                    let result = seal_one(spec, &format, &seal_options, layout, recorder, known.verifies());
+                    let result = seal_one(spec, &format, &seal_options, keep, recorder, known.verifies());
                     if let Ok(sealed) = &result {
                         observer.layer_done(&spec.title, sealed.digest, sealed.size);
                         if let Some(remembered) = remembered {
@@ -94,13 +109,19 @@ fn seal_one(
     spec: &LayerSpec,
     format: &Arc<dyn LayerFormat>,
     options: &SealOptions<'_>,
-    layout: Option<&Layout>,
+    keep: Keep<'_>,
     recorder: Option<&mut dyn Recorder>,
     verify: bool,
 ) -> Result<SealedLayer, PackError> {
     let named = |error| named(spec, error);
-    let Some(layout) = layout else {
-        return seal_recorded(&spec.entries, format, options, None, recorder).map_err(named);
+    let layout = match keep {
+        Keep::In(layout) => layout,
+        Keep::Spooled => return seal_recorded(&spec.entries, format, options, None, recorder).map_err(named),
+        Keep::Nothing => {
+            let mut nowhere = io::sink();
+            return seal_recorded(&spec.entries, format, options, Some(&mut nowhere), recorder)
+                .map_err(named);
+        }
     };
     let mut writer = layout.blob_writer()?;
     let sealed = seal_recorded(&spec.entries, format, options, Some(&mut writer), recorder).map_err(named)?;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     cache::plan_cache,
-    chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, chunk_lengths},
+    chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ZSTD_CHUNK_SIZE_DEFAULT, chunk_lengths},
     error::PlanError,
     estimate::{Estimate, Link, Node, estimate_eager, estimate_lazy},
     layers::plan,
@@ -124,7 +124,8 @@ pub struct PlannedLayer {
 }
 
 /// What a layer is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LayerKind {
     /// The base image.
     Base,

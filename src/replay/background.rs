@@ -171,7 +171,9 @@ mod tests {
         estargz::EstargzReader,
         naming::Naming,
         oci::{Platform, digest_of, open, read_image},
-        pack::{CacheOptions, Destination, FormatChoice, ModelDirectory, PackOptions, prepare},
+        pack::{
+            CacheOptions, Destination, FormatChoice, ModelDirectory, PackOptions, PlatformOptions, prepare,
+        },
         plan::{CHUNK_SIZE_MIN, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
         progress::Unobserved,
         replay::{
@@ -196,8 +198,8 @@ mod tests {
         let options = PackOptions {
             snapshot: model.to_str().unwrap().to_owned(),
             files: SnapshotOptions::default(),
-            base: BaseChoice::Scratch,
-            platform: Platform::default(),
+            platforms: vec![PlatformOptions { platform: Platform::default(), base: BaseChoice::Scratch }],
+            index: None,
             model_directory: ModelDirectory::default(),
             format: FormatChoice::Estargz { level: 1 },
             compression: Compression::Store,

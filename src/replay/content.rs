@@ -1,15 +1,14 @@
-//! What a lazily mounted layer holds, ordered by what a node fetches and verifies at a time: gzip members. Everything comes
-//! from the layer's table of contents and is taken for hostile. Must not know requests.
+//! What a lazily mounted layer holds, ordered by what a node fetches and verifies at a time: gzip members or zstd frames.
+//! Everything comes from the layer's table of contents and is taken for hostile. Must not know requests.
 
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     os::unix::fs::FileExt as _,
     sync::atomic::{AtomicU8, Ordering},
 };
 
-use flate2::bufread::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     digest::Digest,
     estargz::{EstargzReader, Files, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, ReadError},
+    members::{MemberError, MemberKind, Members, Step},
 };
 
 /// Bytes that are read of a file at a time.
@@ -27,6 +27,7 @@ const STEP: usize = 256 << 10;
 /// A layer's files and members.
 #[derive(Debug)]
 pub(super) struct Content {
+    kind: MemberKind,
     /// In alphabetical order.
     pub(super) files: Vec<FileContent>,
     pub(super) members: Vec<Member>,
@@ -45,7 +46,7 @@ pub(super) struct FileContent {
     end: u64,
 }
 
-/// A gzip member. All chunks in it are made when one is.
+/// A gzip member or zstd frame. All chunks in it are made when one is.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) span: Span,
@@ -105,19 +106,19 @@ impl Content {
             // Without `prefetch_size` a node asks for one unit: that of the byte before the blob's first.
             (None, None) => Some(size.min(1)),
         };
-        Ok(Self { files, members, prefetch })
+        Ok(Self { kind: reader.kind, files, members, prefetch })
     }
 
     /// The reads that make a member, for a file.
     pub(super) fn pieces(&self, file: &FileContent, member: usize) -> impl Iterator<Item = Span> + use<> {
         let span = self.members.get(member).map_or(Span::new(0, 0), |member| member.span);
-        pieces(span.start, span.end, file.end.max(span.end))
+        pieces(self.kind, span.start, span.end, file.end.max(span.end))
     }
 
     /// Decompresses a member that lies in `blob` at its own offset, and compares each of its chunks with its digest.
     pub(super) fn verify(&self, member: &Member, blob: &File) -> Result<(), ReadError> {
         let section = Section { file: blob, span: member.span };
-        let mut content = MultiGzDecoder::new(BufReader::with_capacity(STEP, section));
+        let mut content = Members::new(self.kind, BufReader::with_capacity(STEP, section));
         let mut buffer = vec![0; STEP];
         let mut position = 0;
         for part in &member.parts {
@@ -183,7 +184,7 @@ impl Member {
 
 /// Reads `length` bytes, into a digest if there is one.
 fn hash(
-    from: &mut impl Read,
+    from: &mut Members<impl BufRead>,
     length: u64,
     buffer: &mut [u8],
     mut digest: Option<&mut Sha256>,
@@ -193,13 +194,14 @@ fn hash(
         let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let (part, _) = buffer.split_at_mut(most);
         let count = match from.read(part) {
-            Ok(0) => {
+            Ok(Step::Bytes(count)) => count,
+            Ok(Step::MemberEnd(_)) => continue,
+            Ok(Step::End) => {
                 let message = format!("it has {} bytes of {length}", length - left);
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, message));
             }
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
+            Err(MemberError::Read(error)) => return Err(error),
+            Err(error) => return Err(io::Error::other(error)),
         };
         if let Some(digest) = &mut digest {
             digest.update(part.get(..count).unwrap_or_default());
@@ -219,8 +221,16 @@ impl Read for Section<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.span.len()).unwrap_or(usize::MAX).min(buffer.len());
         let (part, _) = buffer.split_at_mut(most);
-        let count = self.file.read_at(part, self.span.start)?;
-        self.span.start += count as u64;
-        Ok(count)
+        loop {
+            match self.file.read_at(part, self.span.start) {
+                // A decompressor would take it for damage.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+                Ok(count) => {
+                    self.span.start += count as u64;
+                    return Ok(count);
+                }
+            }
+        }
     }
 }

@@ -7,12 +7,14 @@ use oci_spec::image::{ImageConfiguration, ImageManifest};
 
 use super::{
     finding::{Findings, Place, Use},
+    layer::{ESTARGZ, ZSTD_CHUNKED},
     names, rules,
     tree::Tree,
 };
 use crate::{
-    oci::STARCAR_PREFIX,
+    oci::{CONSUMER_ANNOTATION, STARCAR_PREFIX},
     pack::{FormatChoice, RecordedBase, RecordedOptions},
+    zstd_chunked::Consumer,
 };
 
 /// What an image says of itself.
@@ -20,6 +22,8 @@ pub(super) struct Claims {
     pub(super) labels: BTreeMap<String, String>,
     /// How starcar packed it.
     recorded: Option<RecordedOptions>,
+    /// Whether it is for containers-storage alone.
+    pub(super) is_for_storage: bool,
 }
 
 impl Claims {
@@ -46,7 +50,9 @@ impl Claims {
             findings.add(&rules::OPTIONS_MALFORMED, Place::default(), message);
             None
         });
-        Self { labels, recorded }
+        let consumer = annotations.get(CONSUMER_ANNOTATION);
+        let is_for_storage = consumer.map(String::as_str) == Some(Consumer::ContainersStorage.name());
+        Self { labels, recorded, is_for_storage }
     }
 
     /// A label under starcar's prefix.
@@ -61,7 +67,7 @@ impl Claims {
 
     /// What the label says that is no format.
     pub(super) fn unknown_format(&self) -> Option<&str> {
-        let known = ["estargz", FormatChoice::Tar.name()];
+        let known = [ESTARGZ, ZSTD_CHUNKED, FormatChoice::Tar.name()];
         self.get("layer-format").filter(|format| !known.contains(format))
     }
 
@@ -83,13 +89,15 @@ impl Claims {
     /// What the image is meant for.
     pub(super) fn uses(&self) -> Vec<Use> {
         let format = if self.is_tar() { Use::Fetch } else { Use::Lazy };
+        // No node mounts what is for containers-storage; an index may have another image for those that would.
+        let format = (!self.is_for_storage).then_some(format);
         // `KServe` knows one place.
         if self.model_directory() != names::MODELS {
-            return vec![format];
+            return format.into_iter().collect();
         }
         // Without a shell no container is meant to run.
         let modelcar = (!self.has_no_shell()).then_some(Use::Modelcar);
-        [format].into_iter().chain(modelcar).chain([Use::Native]).collect()
+        format.into_iter().chain(modelcar).chain([Use::Native]).collect()
     }
 
     /// Whether it was packed on no base.

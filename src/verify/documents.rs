@@ -6,13 +6,15 @@ use serde_json::Value;
 
 use super::{
     finding::{Findings, Place, Rule},
-    layer,
+    index, layer,
     media_type::{Compression, LayerType},
     rules,
 };
 use crate::{
     digest::Digest,
-    oci::{ImageSource, OciError, Platform, RootDocument, for_platform, is_index, read_document},
+    oci::{
+        DOCKER_MANIFEST, ImageSource, OciError, Platform, RootDocument, for_platform, is_index, read_document,
+    },
     registry::RegistryError,
 };
 
@@ -27,7 +29,6 @@ const FETCHED: [&str; 3] = [
     "application/vnd.docker.image.rootfs.diff.tar.gzip",
 ];
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
-const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG_TYPE: &str = "application/vnd.docker.container.image.v1+json";
 
@@ -47,12 +48,15 @@ pub(super) struct Documents {
     pub(super) config: Option<ImageConfiguration>,
 }
 
-/// Reads and checks manifest and config; of an index, of the image for `platform`.
+/// Reads and checks manifest and config; where `root` is an index, of the image for `platform`.
+/// `is_entry` says that an index lists `root`.
 ///
 /// # Errors
 /// When the place cannot be read, or has no such image. A document that is damaged is a finding.
 pub(super) fn check(
     source: &dyn ImageSource,
+    root: Result<RootDocument, OciError>,
+    is_entry: bool,
     platform: Option<&Platform>,
     findings: &mut Findings,
 ) -> Result<Documents, OciError> {
@@ -60,14 +64,24 @@ pub(super) fn check(
     let here = Place::default();
     let fallback = Platform::default();
     let wanted = platform.unwrap_or(&fallback);
-    let root = source.root_document();
     documents.requests += 1;
+    if let (true, Err(error)) = (is_entry, &root)
+        && let Some(rule) = index::fault(error)
+    {
+        findings.add(rule, here, error.to_string());
+        return Ok(documents);
+    }
     let Some(root) = unless_damaged(root, &rules::MANIFEST_DAMAGED, findings)? else { return Ok(documents) };
     documents.bytes += root.bytes.len() as u64;
     let from_index = is_index(&root.media_type);
     let manifest = match for_platform(source, root, wanted) {
         Err(OciError::Document { what: "index", reason, .. }) => {
             findings.add(&rules::MANIFEST_MALFORMED, here, format!("the index is none: {reason}"));
+            return Ok(documents);
+        }
+        Err(error) if from_index && index::fault(&error).is_some() => {
+            let rule = index::fault(&error).unwrap_or(&rules::INDEX_ENTRY_MISSING);
+            findings.add(rule, here, error.to_string());
             return Ok(documents);
         }
         other => unless_damaged(other, &rules::MANIFEST_DAMAGED, findings)?,
@@ -128,12 +142,8 @@ fn manifest_of(root: &RootDocument, findings: &mut Findings) -> Option<ImageMani
     }
     match stated.unwrap_or(&root.media_type) {
         MANIFEST_TYPE => {}
-        DOCKER_MANIFEST_TYPE => {
-            findings.add(
-                &rules::DOCKER_MANIFEST,
-                here(),
-                format!("the manifest is {DOCKER_MANIFEST_TYPE:?}"),
-            );
+        DOCKER_MANIFEST => {
+            findings.add(&rules::DOCKER_MANIFEST, here(), format!("the manifest is {DOCKER_MANIFEST:?}"));
         }
         other => {
             findings.add(&rules::MANIFEST_MALFORMED, here(), format!("the manifest is {other:?}"));

@@ -110,9 +110,12 @@ pub struct Rule {
 }
 
 /// Where something was found; nothing of it is known where it is about the whole image.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Place {
+    /// Platforms of the images of an index that it was found in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
     /// Number of the layer, the lowest is 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
@@ -151,6 +154,7 @@ impl Place {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
+        parts.extend((!self.platforms.is_empty()).then(|| self.platforms.join(" and ")));
         parts.extend(self.layer.map(|number| format!("layer {number}")));
         parts.extend(self.file.as_ref().map(|file| file.escape_debug().to_string()));
         parts.extend(self.offset.map(|offset| format!("byte {offset}")));
@@ -204,7 +208,7 @@ pub const SHOWN_MAX: usize = 10;
 
 /// Collects findings. A damaged table of contents has as many as it has entries: so many are kept of each rule in each
 /// layer, and the last says how many more there are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Findings {
     found: Vec<Finding>,
     /// How many there were of each rule in each layer, and how many of them are kept.
@@ -240,6 +244,31 @@ impl Findings {
         for (key, count) in other.counts {
             *self.counts.entry(key).or_default() += count;
         }
+    }
+
+    /// The same findings, in the layer of another index.
+    #[must_use]
+    pub(super) fn in_layer(&self, index: usize) -> Self {
+        let moved = |layer: Option<usize>| layer.map(|_| index + 1);
+        let keys = |counts: &HashMap<Key, usize>| {
+            counts.iter().map(|((code, layer), count)| ((*code, moved(*layer)), *count)).collect()
+        };
+        let place = |place: &Place| Place { layer: moved(place.layer), ..place.clone() };
+        Self {
+            found: self.found.iter().map(|one| Finding { place: place(&one.place), ..one.clone() }).collect(),
+            counts: keys(&self.counts),
+            kept: keys(&self.kept),
+        }
+    }
+
+    /// All but those of `rules`.
+    #[must_use]
+    pub(super) fn without(mut self, rules: &[&'static Rule]) -> Self {
+        self.found.retain(|finding| !rules.contains(&finding.rule));
+        let is_other = |key: &Key, _: &mut usize| rules.iter().all(|rule| rule.code != key.0);
+        self.counts.retain(is_other);
+        self.kept.retain(is_other);
+        self
     }
 
     /// Whether something of `rule` was found.

@@ -4,8 +4,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::Arc,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use oci_spec::image::Descriptor;
@@ -16,16 +18,25 @@ use super::{
     names::clean,
     plain::{self, Listed},
     rules,
+    shared::{HELD_MAX, Tables},
+    tar_split::SplitView,
     toc::{self, TocView},
     tree::{Node, NodeKind},
+    zstd_chunked,
 };
 use crate::{
     blob::RangeSource,
     digest::Digest,
     estargz::{EstargzReader, ReadError, TOC_DIGEST_ANNOTATION, UNCOMPRESSED_SIZE_ANNOTATION, toc::TocEntry},
+    members::MemberKind,
     oci::{ImageSource, OciError, digest_of},
     registry::RegistryError,
+    zstd_chunked::STORAGE_PREFIX,
 };
+
+/// Names of the formats that nodes can mount.
+pub(super) const ESTARGZ: &str = "estargz";
+pub(super) const ZSTD_CHUNKED: &str = "zstd:chunked";
 
 /// Bytes of a layer that are looked at to tell how it is compressed.
 const HEAD: u64 = 512;
@@ -67,6 +78,7 @@ impl RangeSource for Counted {
 }
 
 /// What is known of a layer.
+#[derive(Clone)]
 pub(super) struct LayerView {
     pub(super) digest: Digest,
     pub(super) size: u64,
@@ -74,22 +86,27 @@ pub(super) struct LayerView {
     pub(super) kind: Option<String>,
     pub(super) format: Format,
     /// Its files; `None` where they were not looked at.
-    pub(super) nodes: Option<Vec<Node>>,
+    pub(super) nodes: Option<Arc<Vec<Node>>>,
     /// The content of its password file, where it was read.
     pub(super) passwd: Option<Vec<u8>>,
-    /// How many gzip members a layer that is not eStargz has, where it was read; 0 where it was not.
+    /// How many gzip members a layer has that nodes cannot mount, where it was read; 0 where it was not.
     pub(super) members: usize,
+    /// Whether its descriptor has annotations for containers-storage.
+    pub(super) is_for_storage: bool,
+    /// Its compressed tar-split, where all of the layer is read later.
+    pub(super) tar_split: Option<Arc<Vec<u8>>>,
     /// Its ranges, where it could be opened.
-    pub(super) blob: Option<Box<dyn RangeSource>>,
+    pub(super) blob: Option<Arc<dyn RangeSource>>,
 }
 
 /// What a layer is.
+#[derive(Clone)]
 pub(super) enum Format {
-    /// eStargz that nodes can mount.
-    Lazy(EstargzReader),
-    /// eStargz that could be read, and that nodes cannot mount.
-    Unnamed(EstargzReader),
-    /// Meant to be eStargz, and broken; compressed in that way.
+    /// eStargz or zstd:chunked that nodes can mount.
+    Lazy(Arc<EstargzReader>),
+    /// One of the two that could be read, and that nodes cannot mount.
+    Unnamed(Arc<EstargzReader>),
+    /// Meant to be one of the two, and broken; compressed in that way.
     Broken(Compression),
     /// A tar archive, compressed or not.
     Plain(Compression),
@@ -101,7 +118,11 @@ impl Format {
     /// The name that outputs use.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Lazy(_) | Self::Unnamed(_) => "estargz",
+            Self::Lazy(reader) | Self::Unnamed(reader) => match reader.kind {
+                MemberKind::Gzip => ESTARGZ,
+                MemberKind::Zstd => ZSTD_CHUNKED,
+            },
+            Self::Broken(Compression::Zstd) => "broken zstd:chunked",
             Self::Broken(_) => "broken estargz",
             Self::Plain(compression) => compression.name(),
             Self::Unknown => "unknown",
@@ -141,18 +162,21 @@ pub(super) fn look(
     descriptor: &Descriptor,
     traffic: &Arc<Traffic>,
     is_deep: bool,
+    tables: &Tables,
 ) -> Result<(LayerView, Findings), OciError> {
     let place = source.place();
     let digest = digest_of(descriptor, &place)?;
+    let annotations = || descriptor.annotations().iter().flatten();
     let annotation = |name: &str| descriptor.annotations().as_ref()?.get(name).cloned();
     let media_type = descriptor.media_type().to_string();
     let mut looked = Look {
         findings: Findings::default(),
         here: Place::layer(index, Some(digest)),
         stated: LayerType::of(&media_type),
-        toc_digest: annotation(TOC_DIGEST_ANNOTATION),
-        unpacked: annotation(UNCOMPRESSED_SIZE_ANNOTATION),
+        annotation: &annotation,
         is_deep,
+        tables,
+        key: (digest, descriptor.size()),
     };
     let mut view = LayerView {
         digest,
@@ -163,10 +187,12 @@ pub(super) fn look(
         nodes: None,
         passwd: None,
         members: 0,
+        is_for_storage: annotations().any(|(name, _)| name.starts_with(STORAGE_PREFIX)),
+        tar_split: None,
         blob: None,
     };
     let blob = match source.blob(digest, descriptor.size()) {
-        Ok(blob) => Box::new(Counted { blob, traffic: Arc::clone(traffic) }),
+        Ok(blob) => Arc::new(Counted { blob, traffic: Arc::clone(traffic) }),
         Err(error @ OciError::MissingBlob { .. }) => {
             looked.add(&rules::LAYER_MISSING, error.to_string());
             return Ok((view, looked.findings));
@@ -186,33 +212,62 @@ pub(super) fn look(
     Ok((view, looked.findings))
 }
 
+/// A table of contents that was opened, and what is wrong with it alone. All layers of the same blob share it.
+#[derive(Clone)]
+pub(super) struct Table {
+    reader: Arc<EstargzReader>,
+    nodes: Arc<Vec<Node>>,
+    findings: Findings,
+}
+
+impl Table {
+    fn of(reader: EstargzReader, layer: &Place) -> Self {
+        let toc = TocView {
+            entries: &reader.toc.entries,
+            toc_offset: reader.toc_offset,
+            kind: reader.kind,
+            legacy: reader.is_legacy,
+        };
+        let mut findings = Findings::default();
+        toc::check(toc, layer, &mut findings);
+        Self { nodes: Arc::new(nodes(&reader.toc.entries)), reader: Arc::new(reader), findings }
+    }
+}
+
 /// A layer while it is looked at.
-struct Look {
+struct Look<'a> {
     findings: Findings,
     here: Place,
     stated: Option<LayerType>,
-    /// What the annotations say.
-    toc_digest: Option<String>,
-    unpacked: Option<String>,
+    /// The descriptor's annotations, by name.
+    annotation: &'a dyn Fn(&str) -> Option<String>,
     /// Whether all of the layer is read later, and its files listed then.
     is_deep: bool,
+    /// What was opened before.
+    tables: &'a Tables,
+    /// Digest and size of the blob.
+    key: (Digest, u64),
 }
 
-impl Look {
+impl Look<'_> {
     fn add(&mut self, rule: &'static Rule, message: impl Into<String>) {
         self.findings.add(rule, self.here.clone(), message);
     }
 
     /// Finds out what the layer is and what files it has.
     fn fill(&mut self, view: &mut LayerView, blob: &dyn RangeSource) -> io::Result<()> {
-        view.format = self.open(blob)?;
+        (view.format, view.nodes) = self.open(blob)?;
+        if let Some(reader) = view.format.reader() {
+            let split = self.tar_split(reader, view.is_for_storage, blob)?;
+            view.tar_split = split.filter(|_| self.is_deep).map(Arc::new);
+        }
         match &view.format {
-            Format::Lazy(reader) | Format::Unnamed(reader) => view.nodes = Some(nodes(&reader.toc.entries)),
             Format::Plain(compression) | Format::Broken(compression) if !self.is_deep => {
                 let listed = plain::list(blob, *compression, &self.here, &mut self.findings)?;
                 // What is too large can be listed by whoever reads all of it.
                 if let Some(Listed { lister, members }) = listed {
-                    view.nodes = Some(lister.nodes);
+                    let is_held = self.tables.take(lister.nodes.len());
+                    view.nodes = is_held.then(|| Arc::new(lister.nodes));
                     view.passwd = lister.passwd;
                     view.members = members;
                 }
@@ -223,17 +278,30 @@ impl Look {
     }
 
     /// Footer, table of contents, or the first bytes where there are none.
-    fn open(&mut self, blob: &dyn RangeSource) -> io::Result<Format> {
-        let reader = match EstargzReader::open(blob, None) {
-            Err(ReadError::Read { cause, .. }) => return Err(cause),
-            Err(ReadError::NotEstargz) => return self.plain(blob),
-            Err(error) => {
-                self.broken(&error);
-                return Ok(Format::Broken(Compression::Gzip));
-            }
-            Ok(reader) => reader,
+    fn open(&mut self, blob: &dyn RangeSource) -> io::Result<(Format, Option<Arc<Vec<Node>>>)> {
+        // Whoever looks at the same blob meanwhile waits, and has what is found here.
+        let slot = self.tables.slot(self.key);
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = match &*slot {
+            Some(table) => table.clone(),
+            None => match EstargzReader::open(blob, None) {
+                Err(ReadError::Read { cause, .. }) => return Err(cause),
+                Err(ReadError::NotEstargz) => return Ok((self.plain(blob)?, None)),
+                Err(error) => {
+                    self.broken(&error);
+                    return Ok((Format::Broken(self.head(blob)?), None));
+                }
+                Ok(reader) if !self.tables.take(reader.toc.entries.len()) => {
+                    let message = format!("with those of other layers it has more than {HELD_MAX} entries");
+                    self.add(&rules::TOC_UNREADABLE, message);
+                    return Ok((Format::Broken(self.head(blob)?), None));
+                }
+                Ok(reader) => slot.insert(Table::of(reader, &self.here)).clone(),
+            },
         };
-        self.compression(Compression::Gzip);
+        drop(slot);
+        let reader = table.reader;
+        self.compression(reader.kind.into());
         if reader.trailing > 0 {
             let message = format!("{} bytes follow the JSON", reader.trailing);
             self.add(&rules::TOC_TRAILING, message);
@@ -244,21 +312,41 @@ impl Look {
                 "the layer ends in the footer of stargz, which came before eStargz",
             );
         }
-        let toc =
-            TocView { entries: &reader.toc.entries, toc_offset: reader.toc_offset, legacy: reader.is_legacy };
-        toc::check(toc, &self.here, &mut self.findings);
+        if let Some(table) = &reader.table {
+            zstd_chunked::check(table, self.annotation, &self.here, &mut self.findings);
+        }
+        self.findings.append(table.findings.in_layer(self.here.layer.unwrap_or(1).saturating_sub(1)));
         self.unpacked_size(&reader.toc.entries);
-        Ok(if self.annotation(&reader) { Format::Lazy(reader) } else { Format::Unnamed(reader) })
+        let format = if self.annotation(&reader) { Format::Lazy(reader) } else { Format::Unnamed(reader) };
+        Ok((format, Some(table.nodes)))
+    }
+
+    /// Checks the tar-split where the descriptor is for containers-storage; its compressed bytes, for who reads all.
+    fn tar_split(
+        &mut self,
+        reader: &EstargzReader,
+        is_for_storage: bool,
+        blob: &dyn RangeSource,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let Some(table) = &reader.table else { return Ok(None) };
+        let annotation = self.annotation;
+        let view = SplitView { toc: &reader.toc, table, blob, annotation, layer: &self.here };
+        if is_for_storage {
+            return view.check(&mut self.findings);
+        }
+        if self.is_deep { view.find() } else { Ok(None) }
     }
 
     /// Whether the descriptor names this table of contents.
     fn annotation(&mut self, reader: &EstargzReader) -> bool {
-        match self.toc_digest.clone().map(|text| (text.parse::<Digest>(), text)) {
+        match (self.annotation)(TOC_DIGEST_ANNOTATION).map(|text| (text.parse::<Digest>(), text)) {
             None => {
-                self.add(
-                    &rules::TOC_ANNOTATION_MISSING,
-                    "the layer is eStargz, its descriptor does not say so",
-                );
+                let name = match reader.kind {
+                    MemberKind::Gzip => "eStargz",
+                    MemberKind::Zstd => ZSTD_CHUNKED,
+                };
+                let message = format!("the layer is {name}, its descriptor does not say so");
+                self.add(&rules::TOC_ANNOTATION_MISSING, message);
                 false
             }
             Some((Err(_), text)) => {
@@ -275,7 +363,7 @@ impl Look {
     }
 
     fn unpacked_size(&mut self, entries: &[TocEntry]) {
-        let Some(text) = self.unpacked.clone() else {
+        let Some(text) = (self.annotation)(UNCOMPRESSED_SIZE_ANNOTATION) else {
             self.add(
                 &rules::SIZE_ANNOTATION_MISSING,
                 "the descriptor does not state the layer's unpacked size",
@@ -310,19 +398,23 @@ impl Look {
 
     /// A layer without a footer.
     fn plain(&mut self, blob: &dyn RangeSource) -> io::Result<Format> {
+        let compression = self.head(blob)?;
+        if (self.annotation)(TOC_DIGEST_ANNOTATION).is_none() {
+            return Ok(Format::Plain(compression));
+        }
+        let name = if compression == Compression::Zstd { "a zstd:chunked" } else { "an eStargz" };
+        let message = format!("the layer does not end in {name} footer, its descriptor names a TOC");
+        self.add(&rules::FOOTER_MISSING, message);
+        Ok(Format::Broken(compression))
+    }
+
+    /// How the layer is compressed, by its first bytes.
+    fn head(&mut self, blob: &dyn RangeSource) -> io::Result<Compression> {
         let size = blob.size().min(HEAD);
         let head = blob.read_range(0, usize::try_from(size).map_err(io::Error::other)?)?;
         let compression = Compression::of(&head);
         self.compression(compression);
-        // The footer of zstd:chunked is another one.
-        if self.toc_digest.is_none() || compression == Compression::Zstd {
-            return Ok(Format::Plain(compression));
-        }
-        self.add(
-            &rules::FOOTER_MISSING,
-            "the layer does not end in an eStargz footer, its descriptor names a TOC",
-        );
-        Ok(Format::Broken(compression))
+        Ok(compression)
     }
 
     fn compression(&mut self, found: Compression) {

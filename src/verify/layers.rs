@@ -10,8 +10,8 @@ use super::{
     claims::Claims,
     finding::{Findings, Place},
     layer::{self, Format, LayerView, Traffic},
-    media_type::Compression,
     plain, rules,
+    shared::{Shared, Tables},
     tree::Tree,
     verdict,
 };
@@ -31,11 +31,20 @@ pub(super) fn look(
     descriptors: &[Descriptor],
     traffic: &Arc<Traffic>,
     is_deep: bool,
+    shared: Option<&mut Shared>,
     findings: &mut Findings,
 ) -> Result<Vec<LayerView>, OciError> {
+    let known = shared.as_deref();
+    let own = Tables::default();
+    let tables = known.map_or(&own, |shared| &shared.tables);
     let look = || {
         let layers = descriptors.par_iter().enumerate();
-        layers.map(|(index, descriptor)| layer::look(source, index, descriptor, traffic, is_deep)).collect()
+        layers
+            .map(|(index, descriptor)| match known.and_then(|shared| shared.looked(index, descriptor)) {
+                Some(known) => Ok(known),
+                None => layer::look(source, index, descriptor, traffic, is_deep, tables),
+            })
+            .collect()
     };
     let looked: Result<Vec<(LayerView, Findings)>, OciError> =
         match rayon::ThreadPoolBuilder::new().num_threads(LAYERS_AT_A_TIME).build() {
@@ -43,8 +52,14 @@ pub(super) fn look(
             // Fewer threads than that are left to this user: those that there are do it.
             Err(_) => look(),
         };
+    let looked = looked?;
+    if let Some(shared) = shared {
+        for (descriptor, (layer, found)) in descriptors.iter().zip(&looked) {
+            shared.keep_looked(descriptor, (layer, found));
+        }
+    }
     let mut layers = Vec::new();
-    for (layer, found) in looked? {
+    for (layer, found) in looked {
         layers.push(layer);
         findings.append(found);
     }
@@ -61,17 +76,22 @@ pub(super) fn laziness(layers: &[LayerView], claims: &Claims, is_wanted: bool, f
     if let Some(label) = claims.unknown_format() {
         findings.add(&rules::FORMAT_LABEL, Place::default(), format!("the label says {label:?}"));
     }
-    if claims.is_tar() {
-        for (index, layer) in layers.iter().enumerate() {
-            if !matches!(layer.format, Format::Plain(Compression::None) | Format::Unknown) {
-                let message = format!("the label says tar, the layer is {}", layer.format.name());
-                findings.add(&rules::FORMAT_LABEL, Place::layer(index, Some(layer.digest)), message);
-            }
+    for (index, layer) in layers.iter().enumerate() {
+        let Some(label) = claims.get("layer-format") else { break };
+        let differs = match &layer.format {
+            Format::Unknown => false,
+            // What of these is not of the label's format is told in other words.
+            Format::Plain(_) | Format::Broken(_) if !claims.is_tar() => false,
+            _ => claims.unknown_format().is_none() && layer.format.name() != label,
+        };
+        if differs {
+            let message = format!("the label says {label}, the layer is {}", layer.format.name());
+            findings.add(&rules::FORMAT_LABEL, Place::layer(index, Some(layer.digest)), message);
         }
-        // It was made so on purpose.
-        if !is_wanted {
-            return;
-        }
+    }
+    // It was made so on purpose.
+    if claims.is_tar() && !is_wanted {
+        return;
     }
     if count == layers.len() {
         if count > 0 {
@@ -92,9 +112,7 @@ pub(super) fn laziness(layers: &[LayerView], claims: &Claims, is_wanted: bool, f
 
 /// What `KServe`'s downloader cannot unpack, where it is to be used.
 pub(super) fn fetching(layers: &[LayerView], findings: &mut Findings) {
-    if let Some(reason) = verdict::not_fetched(layers) {
-        let zstd = layers.iter().all(|layer| matches!(layer.format, Format::Plain(_)) && layer.members < 2);
-        let rule = if zstd { &rules::FETCH_ZSTD } else { &rules::FETCH_GZIP };
+    if let Some((rule, reason)) = verdict::not_fetched(layers) {
         findings.add(rule, Place::default(), reason);
     }
 }

@@ -8,6 +8,7 @@ mod deep;
 mod documents;
 pub mod finding;
 mod image;
+mod index;
 mod layer;
 mod layers;
 pub(crate) mod media_type;
@@ -15,24 +16,30 @@ mod names;
 mod plain;
 mod rebuild;
 pub mod rules;
+mod shared;
+mod tar_split;
 mod toc;
 mod tree;
 mod verdict;
 mod whole;
+mod zstd_chunked;
 
 use std::{num::NonZero, sync::Arc};
 
 use serde::Serialize;
 
-use self::{against::Against, claims::Claims, image::ImageView, layer::Traffic, whole::Whole};
+use self::{
+    against::Against, claims::Claims, image::ImageView, layer::Traffic, shared::Shared, whole::Whole,
+};
 pub use self::{
     finding::{Depth, Finding, Findings, Place, Rule, Severity, Use},
+    index::PlatformVerification,
     verdict::{Verdict, Works},
 };
 use crate::{
     blob::SourceError,
     digest::Digest,
-    oci::{DEFAULT_TAG, ImageSource, OciError, Platform},
+    oci::{DEFAULT_TAG, ImageSource, OciError, Platform, RootDocument, is_index},
     pack::Packed,
     progress::Observer,
     snapshot::Snapshot,
@@ -52,7 +59,7 @@ pub enum VerifyError {
 /// What an image is verified for, and how much of it is read.
 #[derive(Debug, Default)]
 pub struct VerifyOptions {
-    /// The image of an index that is meant, `linux/amd64` where none is given; and what the config must then say.
+    /// The image of an index that is meant, all where none is given; and what the config must then say.
     pub platform: Option<Platform>,
     /// The uses that matter; empty means those that the image's own labels claim: lazy starts unless its layers are plain
     /// tar on purpose, and `KServe`'s modes.
@@ -109,6 +116,9 @@ pub struct Verification {
     pub worst: Option<Severity>,
     /// What was found, the worst first.
     pub findings: Vec<Finding>,
+    /// The images of an index; the rest is then about all of them, each layer counted once.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<PlatformVerification>,
 }
 
 /// A layer that was looked at.
@@ -121,13 +131,14 @@ pub struct VerifiedLayer {
     pub size: u64,
     /// Media type.
     pub media_type: String,
-    /// What it is: `estargz`, `tar`, `tar+gzip`, `tar+zstd`, `broken estargz` or `unknown`.
+    /// What it is: `estargz`, `zstd:chunked`, `tar`, `tar+gzip`, `tar+zstd`, `broken estargz`, `broken zstd:chunked` or
+    /// `unknown`.
     pub format: &'static str,
     /// Number of files, directories and links; `None` where they were not looked at.
     pub entries: Option<usize>,
 }
 
-/// Verifies the image in `source`; `observer` hears of the bytes of layers that are read where all are.
+/// Verifies the image in `source`, or all images of an index unless one is asked for; `observer` hears of the bytes of layers that are read where all are.
 ///
 /// # Errors
 /// See [`VerifyError`]. What is wrong with the image itself is a finding.
@@ -136,16 +147,43 @@ pub fn verify(
     options: &VerifyOptions,
     observer: &dyn Observer,
 ) -> Result<Verification, VerifyError> {
-    let mut findings = Findings::default();
-    let traffic = Arc::new(Traffic::default());
-    let is_deep = options.depth() >= Depth::Deep;
-    let documents = documents::check(source, options.platform.as_ref(), &mut findings)?;
-    traffic.add(documents.requests, documents.bytes);
+    match source.root_document() {
+        Ok(root) if options.platform.is_none() && is_index(&root.media_type) => {
+            index::verify(source, &root, options, observer)
+        }
+        root => verify_image(source, root, options.platform.as_ref(), options, None, observer),
+    }
+}
+
+/// A word about the name of an image.
+fn check_name(source: &dyn ImageSource, findings: &mut Findings) {
     if source.reference().is_some_and(|name| name.digest().is_none() && name.tag() == Some(DEFAULT_TAG)) {
         findings.add(&rules::TAG_LATEST, Place::default(), format!("the image is named by {DEFAULT_TAG:?}"));
     }
+}
+
+/// Verifies one image: the one whose manifest is `root`, or that of an index for `platform`. What it has in common with
+/// others of the same index is taken from `shared`.
+fn verify_image(
+    source: &dyn ImageSource,
+    root: Result<RootDocument, OciError>,
+    platform: Option<&Platform>,
+    options: &VerifyOptions,
+    mut shared: Option<&mut Shared>,
+    observer: &dyn Observer,
+) -> Result<Verification, VerifyError> {
+    let mut findings = Findings::default();
+    let traffic = Arc::new(Traffic::default());
+    let is_deep = options.depth() >= Depth::Deep;
+    let documents = documents::check(source, root, shared.is_some(), platform, &mut findings)?;
+    traffic.add(documents.requests, documents.bytes);
+    if shared.is_none() {
+        check_name(source, &mut findings);
+    }
     let descriptors = documents.manifest.as_ref().map(|manifest| manifest.layers().as_slice());
-    let mut layers = layers::look(source, descriptors.unwrap_or_default(), &traffic, is_deep, &mut findings)?;
+    let descriptors = descriptors.unwrap_or_default();
+    let mut layers =
+        layers::look(source, descriptors, &traffic, is_deep, shared.as_deref_mut(), &mut findings)?;
     let claims = Claims::of(documents.manifest.as_ref(), documents.config.as_ref(), &mut findings);
     let uses = if options.uses.is_empty() { claims.uses() } else { options.uses.clone() };
     let caches = caches::read(&claims.labels, claims.model_directory(), &mut findings);
@@ -158,7 +196,7 @@ pub fn verify(
         let config = documents.config.as_ref();
         let threads = options.threads();
         let whole = Whole { source, manifest, config, threads, against: against.as_ref(), observer };
-        read = Some(whole.read(&mut layers, &traffic, &mut findings)?);
+        read = Some(whole.read(&mut layers, &traffic, shared, &mut findings)?);
     }
     layers::laziness(&layers, &claims, uses.contains(&Use::Lazy), &mut findings);
     if uses.contains(&Use::Fetch) {
@@ -184,8 +222,16 @@ pub fn verify(
     if let (Some(rebuilt), Some(manifest)) = (&options.rebuilt, &documents.manifest) {
         rebuild::check(manifest, documents.digest, claims.get("version"), rebuilt, &mut findings);
     }
+    let is_not_meant = claims.is_for_storage && !uses.contains(&Use::Lazy);
+    if is_not_meant {
+        // Its descriptors are as containers-storage wants them.
+        findings = findings.without(&[&rules::TOC_ANNOTATION_MISSING]);
+    }
     let mut findings = findings.finish(&uses);
-    let verdicts = verdict::judge(&layers, tree.is_incomplete, is_deep, &findings, &uses);
+    let mut verdicts = verdict::judge(&layers, tree.is_incomplete, is_deep, &findings, &uses);
+    if is_not_meant {
+        verdict::not_meant(&mut verdicts, &findings);
+    }
     if claims.has_no_shell() && !uses.contains(&Use::Modelcar) {
         // That is what was asked for; the verdict says it.
         findings.retain(|finding| *finding.rule != rules::SHELL_MISSING);
@@ -201,13 +247,14 @@ pub fn verify(
         verdicts,
         worst: findings.iter().map(|finding| finding.severity).max(),
         findings,
+        platforms: Vec::new(),
         layers: layers
             .into_iter()
             .map(|layer| VerifiedLayer {
                 digest: layer.digest,
                 size: layer.size,
                 format: layer.format.name(),
-                entries: layer.nodes.as_ref().map(Vec::len),
+                entries: layer.nodes.as_ref().map(|nodes| nodes.len()),
                 media_type: layer.media_type,
             })
             .collect(),

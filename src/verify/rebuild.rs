@@ -46,7 +46,8 @@ pub(super) fn check(
     }
     if same && digest != Some(rebuilt.digest) {
         let config = manifest.config().digest().as_ref();
-        let what = if rebuilt.config.digest.to_string() == config { "annotations" } else { "config" };
+        let same = rebuilt.config.as_ref().is_some_and(|again| again.digest.to_string() == config);
+        let what = if same { "annotations" } else { "config" };
         let message = format!("packing again makes {} of the same layers: the {what} differ", rebuilt.digest);
         findings.add(&rules::REBUILD_MANIFEST, Place::default(), message);
     }

@@ -8,6 +8,7 @@ use super::{
     media_type::Compression,
     rules,
 };
+use crate::members::MemberKind;
 
 /// Whether an image can be used in a way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -65,6 +66,9 @@ const PULLED: [&Rule; 11] = [
     &rules::TOC_VERSION,
 ];
 
+/// Why an image for containers-storage is not mounted.
+const NOT_MEANT: &str = "the image is for containers-storage (podman, CRI-O), lazy mounts are not meant";
+
 /// Judges all ways. `is_deep` says that all was read that could be.
 pub(super) fn judge(
     layers: &[LayerView],
@@ -100,7 +104,7 @@ pub(super) fn judge(
                     }
                 }
                 Use::Fetch => {
-                    if let Some(reason) = not_fetched(layers) {
+                    if let Some((_, reason)) = not_fetched(layers) {
                         works = Works::No;
                         reasons.insert(0, reason);
                     }
@@ -121,26 +125,35 @@ pub(super) fn judge(
         .collect()
 }
 
-/// Why `KServe`'s downloader cannot unpack the layers, if it cannot.
-pub(super) fn not_fetched(layers: &[LayerView]) -> Option<String> {
-    let stops = |layer: &LayerView| {
-        let many = matches!(layer.format, Format::Lazy(_) | Format::Unnamed(_)) || layer.members > 1;
-        // One that is too large to be looked into, and meant to be eStargz, is not of one member.
-        many || matches!(layer.format, Format::Broken(Compression::Gzip)) && layer.members == 0
-    };
-    let zstd = |layer: &LayerView| {
-        matches!(layer.format, Format::Plain(Compression::Zstd) | Format::Broken(Compression::Zstd))
-    };
-    if layers.iter().any(stops) {
-        Some(format!(
-            "its downloader stops at the end of a layer's first gzip member, and the layers are {}",
-            formats(layers)
-        ))
-    } else if layers.iter().any(zstd) {
-        Some(format!("its downloader does not know zstd, and the layers are {}", formats(layers)))
-    } else {
-        None
+/// Says of an image for containers-storage that no node is meant to mount it, where nothing else is in the way.
+pub(super) fn not_meant(verdicts: &mut [Verdict], findings: &[Finding]) {
+    let is_broken = findings.iter().any(|finding| finding.rule.breaks.contains(&Use::Lazy));
+    for verdict in verdicts.iter_mut().filter(|verdict| verdict.way == Use::Lazy && !is_broken) {
+        verdict.reasons = vec![NOT_MEANT.to_owned()];
     }
+}
+
+/// Why `KServe`'s downloader cannot unpack the layers, if it cannot, and the rule that says so.
+pub(super) fn not_fetched(layers: &[LayerView]) -> Option<(&'static Rule, String)> {
+    let stops = |layer: &LayerView| match &layer.format {
+        Format::Lazy(reader) | Format::Unnamed(reader) => reader.kind == MemberKind::Gzip,
+        // One that is too large to be looked into, and meant to be eStargz, is not of one member.
+        Format::Broken(Compression::Gzip) => layer.members != 1,
+        _ => layer.members > 1,
+    };
+    let zstd = |layer: &LayerView| match &layer.format {
+        Format::Lazy(reader) | Format::Unnamed(reader) => reader.kind == MemberKind::Zstd,
+        Format::Plain(compression) | Format::Broken(compression) => *compression == Compression::Zstd,
+        Format::Unknown => false,
+    };
+    let (rule, why) = if layers.iter().any(stops) {
+        (&rules::FETCH_GZIP, "stops at the end of a layer's first gzip member")
+    } else if layers.iter().any(zstd) {
+        (&rules::FETCH_ZSTD, "does not know zstd")
+    } else {
+        return None;
+    };
+    Some((rule, format!("its downloader {why}, and the layers are {}", formats(layers))))
 }
 
 #[cfg(test)]
@@ -158,9 +171,11 @@ mod tests {
             media_type: String::new(),
             kind: None,
             format,
-            nodes: Some(Vec::new()),
+            nodes: Some(std::sync::Arc::default()),
             passwd: None,
             members: 0,
+            is_for_storage: false,
+            tar_split: None,
             blob: None,
         }
     }
@@ -175,11 +190,19 @@ mod tests {
     }
 
     fn estargz() -> Format {
-        let toc = crate::estargz::toc::Toc { version: 1, entries: Vec::new() };
+        let toc =
+            crate::estargz::toc::Toc { version: 1, entries: Vec::new(), tar_split_digest: String::new() };
         let toc_digest = Digest::of(b"");
-        let reader =
-            crate::estargz::EstargzReader { toc, toc_digest, toc_offset: 0, is_legacy: false, trailing: 0 };
-        Format::Lazy(reader)
+        let reader = crate::estargz::EstargzReader {
+            kind: crate::members::MemberKind::Gzip,
+            toc,
+            toc_digest,
+            toc_offset: 0,
+            is_legacy: false,
+            trailing: 0,
+            table: None,
+        };
+        Format::Lazy(std::sync::Arc::new(reader))
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     io,
+    sync::Arc,
 };
 
 use oci_spec::image::{ImageConfiguration, ImageManifest};
@@ -15,6 +16,8 @@ use super::{
     finding::{Findings, Place},
     layer::{Format, LayerView, Traffic, fault},
     media_type::Compression,
+    rules,
+    shared::Shared,
     tree::Tree,
 };
 use crate::{
@@ -50,26 +53,33 @@ impl Whole<'_> {
         &self,
         layers: &mut [LayerView],
         traffic: &Traffic,
+        mut shared: Option<&mut Shared>,
         findings: &mut Findings,
     ) -> Result<ReadFiles, OciError> {
         let diff_ids = self.config.map(|config| config.rootfs().diff_ids().as_slice()).unwrap_or_default();
         let mut to_read = Vec::new();
+        let mut results: Vec<(usize, io::Result<DeepLayer>)> = Vec::new();
         for ((index, layer), descriptor) in layers.iter().enumerate().zip(self.manifest.layers()) {
             let compression = match layer.format {
-                Format::Lazy(_) | Format::Unnamed(_) => Compression::Gzip,
+                Format::Lazy(ref reader) | Format::Unnamed(ref reader) => reader.kind.into(),
                 Format::Plain(compression) | Format::Broken(compression) => compression,
                 Format::Unknown => continue,
             };
             let annotation = |name: &str| descriptor.annotations().as_ref()?.get(name)?.parse().ok();
-            to_read.push(LayerToRead {
+            let to_be_read = LayerToRead {
                 index,
                 content: self.source.content(layer.digest, layer.size)?,
                 compression,
                 diff_id: diff_ids.get(index).and_then(|text| text.parse().ok()),
                 unpacked_size: annotation(UNCOMPRESSED_SIZE_ANNOTATION),
                 toc: layer.format.reader(),
+                tar_split: layer.tar_split.as_ref().map(|split| split.as_slice()),
                 list: layer.nodes.is_none(),
-            });
+            };
+            match shared.as_deref().and_then(|shared| shared.read(&to_be_read)) {
+                Some(known) => results.push((index, Ok(known))),
+                None => to_read.push(to_be_read),
+            }
         }
         self.observer.reading(to_read.iter().map(|layer| layer.content.size()).fold(0, u64::saturating_add));
         let wanted = |path: &str| self.against.map_or(Wanted::No, |against| against.wanted(path));
@@ -78,11 +88,18 @@ impl Whole<'_> {
             self.observer.hashed(count);
         };
         traffic.add(to_read.len() as u64, 0);
-        let results = read_layers(&to_read, self.threads, &wanted, &on_bytes);
-        let indices: Vec<usize> = to_read.iter().map(|layer| layer.index).collect();
+        let read = read_layers(&to_read, self.threads, &wanted, &on_bytes);
+        for (layer, result) in to_read.iter().zip(read) {
+            if let (Some(shared), Ok(read)) = (shared.as_deref_mut(), &result) {
+                shared.keep_read(layer, read);
+            }
+            results.push((layer.index, result));
+        }
         drop(to_read);
+        // What a link leads to lies in a layer below it.
+        results.sort_by_key(|(index, _)| *index);
         let mut read = ReadFiles::default();
-        for (index, result) in indices.into_iter().zip(results) {
+        for (index, result) in results {
             let Some(layer) = layers.get_mut(index) else { continue };
             match result {
                 Ok(deep) => take(index, deep, layer, &mut read, findings),
@@ -111,9 +128,11 @@ impl Whole<'_> {
 }
 
 fn take(index: usize, deep: DeepLayer, layer: &mut LayerView, read: &mut ReadFiles, findings: &mut Findings) {
-    findings.append(deep.findings);
+    let rules: &[_] = if layer.is_for_storage { &[] } else { &[&rules::TAR_SPLIT_DIFFERS] };
+    // What nobody reads is not wrong.
+    findings.append(deep.findings.without(rules));
     if let Some(lister) = deep.lister {
-        layer.nodes = Some(lister.nodes);
+        layer.nodes = Some(Arc::new(lister.nodes));
         layer.passwd = lister.passwd;
     }
     if matches!(layer.format, Format::Plain(Compression::Gzip) | Format::Broken(Compression::Gzip)) {
@@ -187,6 +206,7 @@ mod tests {
             diff_id: None,
             unpacked_size: None,
             toc: None,
+            tar_split: None,
             list: true,
         }
     }

@@ -35,7 +35,7 @@ def bin_dir():
     for name in ("containerd", "ctr", "containerd-shim-runc-v2", "snapshotter", "reader", "reader-db", "registry"):
         if not os.access(path / name, os.X_OK):
             pytest.fail(f"{path / name} is missing: run tests/e2e/setup", pytrace=False)
-    for name in ("ctr-remote", "runc", "skopeo", "umoci", "fusermount3", "gzip", "tar", "strace", "docker-registry", "openssl"):
+    for name in ("ctr-remote", "runc", "skopeo", "umoci", "fusermount3", "gzip", "zstd", "tar", "strace", "docker-registry", "openssl"):
         if not shutil.which(name):
             pytest.fail(f"{name} is not installed: run tests/e2e/setup", pytrace=False)
     if os.geteuid() != 0:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from consumers import models, trees
+from consumers import image, models, trees
 from consumers.proc import Failed, mounts, run, wait_for
 
 GIB = 1 << 30
@@ -128,10 +128,11 @@ def quiet(registry):
 
 @pytest.mark.parametrize("snapshotter", ["stargz", "stargz-db"])
 @pytest.mark.parametrize("base", ["busybox", "registry"])
-def test_kserve_modelcar(pod, pack, registry, base_image, small_model, image_name, base, snapshotter):
+@pytest.mark.parametrize("layers", [[], image.ZSTD_CHUNKED], ids=["estargz", "zstd"])
+def test_kserve_modelcar(pod, pack, registry, base_image, small_model, image_name, layers, base, snapshotter):
     source, want = small_model
     packed = pack(
-        source, tag=registry.ref(image_name, "v1"), base="/bin/busybox" if base == "busybox" else base_image
+        source, *layers, tag=registry.ref(image_name, "v1"), base="/bin/busybox" if base == "busybox" else base_image
     )
     pod.node.rpull(packed.ref, snapshotter)
     assert_lazy(pod.node, snapshotter, registry, packed)
@@ -187,11 +188,15 @@ def gigabyte(scratch):
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("snapshotter", ["stargz", "stargz-still"])
-def test_few_bytes_before_the_start(pod, pack, registry, gigabyte, image_name, snapshotter, measured):
+@pytest.mark.parametrize(
+    ("snapshotter", "layers"),
+    [("stargz", []), ("stargz-still", []), ("stargz-still", image.ZSTD_CHUNKED)],
+    ids=["stargz", "stargz-still", "stargz-still-zstd"],
+)
+def test_few_bytes_before_the_start(pod, pack, registry, gigabyte, image_name, snapshotter, layers, measured):
     """A container of a 1 GiB image runs after less than 2 % of it was sent."""
     source, want = gigabyte
-    packed = pack(source, tag=registry.ref(image_name, "v1"))
+    packed = pack(source, *layers, tag=registry.ref(image_name, "v1"))
     size = sum(layer["size"] for layer in packed.metadata["layers"])
     registry.reset()
     start = time.monotonic()
@@ -219,13 +224,14 @@ def test_few_bytes_before_the_start(pod, pack, registry, gigabyte, image_name, s
         assert registry.bytes_served() < size * 1.25, "bytes sent more than once"
 
 
-def test_passthrough(fresh_node, pack, registry, image_name, tmp_path):
+@pytest.mark.parametrize("layers", [[], image.ZSTD_CHUNKED], ids=["estargz", "zstd"])
+def test_passthrough(fresh_node, pack, registry, image_name, tmp_path, layers):
     """Passthrough mode merges a file's chunks in buffers of 419,430,400 bytes and panics when one straddles."""
     source = tmp_path / "source"
     models.small_files(source)
     models.write_safetensors(source / "model.safetensors", MERGE + 5 * models.MIB + 1)
     want = trees.of_source(source)
-    packed = pack(source, tag=registry.ref(image_name, "v1"))
+    packed = pack(source, *layers, tag=registry.ref(image_name, "v1"))
     fresh_node.rpull(packed.ref, "stargz-passthrough")
     assert_lazy(fresh_node, "stargz-passthrough", registry, packed)
     target = fresh_node.mount(packed.ref, tmp_path / "root", "stargz-passthrough")

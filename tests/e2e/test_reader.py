@@ -13,6 +13,8 @@ from consumers.proc import run
 KIB, MIB = 1 << 10, 1 << 20
 # The merge buffer of the snapshotter's passthrough mode.
 MERGE = 419_430_400
+CHECKSUM = "io.containers.zstd-chunked.manifest-checksum"
+POSITION = "io.containers.zstd-chunked.manifest-position"
 STORES = ("memory", "db", "boltmeta")
 
 
@@ -23,6 +25,7 @@ class Case:
     packed: image.Packed
     want: dict  # what must be at /models
     layers: list  # (descriptor, blob, diffID, {store: (entries, summary)})
+    zstd: bool
 
     def files(self, layer):
         """The regular files of a layer that are the model's, as the memory store tells them."""
@@ -36,15 +39,15 @@ def read_case(bin_dir, packed, source):
         toc = descriptor["annotations"][image.TOC_DIGEST]
         read = {store: image.read_layer(bin_dir, blob, toc, store) for store in STORES}
         layers.append((descriptor, blob, diff_id, read))
-    return Case(packed, trees.of_source(source), layers)
+    return Case(packed, trees.of_source(source), layers, packed.layout.manifest()["layers"][0]["mediaType"].endswith("zstd"))
 
 
-def default_chunk(starcar, bin_dir, scratch):
+def default_chunk(starcar, bin_dir, scratch, options):
     """The size of the chunks in the middle of a large file when nobody asks for another."""
     source = scratch / "probe"
     source.mkdir()
     models.write_safetensors(source / "model.safetensors", 40 * MIB)
-    case = read_case(bin_dir, starcar.pack(source), source)
+    case = read_case(bin_dir, starcar.pack(source, *options), source)
     (weights,) = [e for layer in case.layers for e in case.files(layer)]
     return weights["chunks"][1]["size"]
 
@@ -108,6 +111,10 @@ CASES = {
     "large": (large, []),
     "names": (names, []),
     "many": (many, []),
+    "edges-zstd": (edges, image.ZSTD_CHUNKED),
+    "edges-zstd-all": (edges, [*image.ZSTD_CHUNKED, "--compression", "zstd"]),
+    "large-zstd": (large, image.ZSTD_CHUNKED),
+    "names-zstd": (names, image.ZSTD_CHUNKED),
 }
 
 
@@ -119,7 +126,7 @@ def case(request, starcar, bin_dir, tmp_path_factory):
     source.mkdir()
     chunk = 0
     if fill is edges:
-        chunk = MIB if "1MiB" in request.param else default_chunk(starcar, bin_dir, scratch)
+        chunk = MIB if "1MiB" in request.param else default_chunk(starcar, bin_dir, scratch, options)
     fill(source, chunk)
     return read_case(bin_dir, starcar.pack(source, *options), source)
 
@@ -145,7 +152,8 @@ def test_descriptors(case):
     metadata = case.packed.metadata["layers"]
     assert [d["digest"] for d, *_ in case.layers] == [m["digest"] for m in metadata]
     for (descriptor, blob, diff_id, read), told in zip(case.layers, metadata):
-        assert descriptor["mediaType"] == "application/vnd.oci.image.layer.v1.tar+gzip"
+        codec, footer = ("zstd", 40) if case.zstd else ("gzip", 51)
+        assert descriptor["mediaType"] == f"application/vnd.oci.image.layer.v1.tar+{codec}"
         assert descriptor["size"] == blob.stat().st_size == told["size"]
         assert descriptor["digest"] == "sha256:" + trees.sha256_of(blob)
         with trees.decompressed(blob) as raw:
@@ -155,23 +163,34 @@ def test_descriptors(case):
                 size += len(piece)
         assert diff_id == told["diffId"] == "sha256:" + hasher.hexdigest()
         assert descriptor["annotations"][image.UNCOMPRESSED_SIZE] == str(size)
-        assert read["memory"][1]["footerSize"] == 51
+        assert read["memory"][1]["footerSize"] == footer
+        if case.zstd:
+            annotations, data = descriptor["annotations"], blob.read_bytes()
+            offset, compressed, length, kind = map(int, annotations[POSITION].split(":"))
+            toc = data[offset : offset + compressed]
+            assert annotations[CHECKSUM] == "sha256:" + hashlib.sha256(toc).hexdigest()
+            table = subprocess.run(["zstd", "-dc"], input=toc, capture_output=True, check=True).stdout
+            assert (kind, len(table)) == (1, length)
+            assert annotations[image.TOC_DIGEST] == "sha256:" + hashlib.sha256(table).hexdigest()
 
 
-def test_gzip_and_tar_accept_the_blob(case):
+def test_tools_accept_the_blob(case):
+    codec = "zstd" if case.zstd else "gzip"
     for _, blob, _, read in case.layers:
-        done = run("gzip", "-t", "-c", blob)
+        done = run(codec, "-t", "-q", blob) if case.zstd else run("gzip", "-t", "-c", blob)
         assert done.stderr == ""
         env = {**os.environ, "LC_ALL": "C.UTF-8"}
-        argv = ["tar", "--list", "--gzip", "--quoting-style=literal", "--null", "--file", blob]
+        argv = ["tar", "--list", f"--{codec}", "--quoting-style=literal", "--null", "--file", blob]
         done = subprocess.run(argv, capture_output=True, check=False, env=env)
         assert (done.returncode, done.stderr) == (0, b""), done
         separator = b"\0" if b"\0" in done.stdout else b"\n"
         listed = [n.decode().rstrip("/") for n in done.stdout.split(separator) if n]
-        assert listed[-1] == "stargz.index.json"
+        # The table of contents of zstd:chunked is no part of the archive.
+        files = listed if case.zstd else listed[:-1]
+        assert case.zstd or listed[-1] == "stargz.index.json"
         assert not any(n.startswith(("./", "/")) for n in listed), listed[:5]
         assert len(listed) == len(set(listed)), "a name twice"
-        assert set(listed[:-1]) == {e["path"] for e in read["memory"][0] if e["path"]}
+        assert set(files) == {e["path"] for e in read["memory"][0] if e["path"]}
 
 
 def test_landmarks(case):

@@ -18,10 +18,10 @@ from consumers.proc import Process, run, wait_for
 from consumers.shelf import Shelf
 from packing import STARCAR, clean_env
 
-SOUND = ["estargz", "tar", "gzip", "zstd"]
+SOUND = ["estargz", "zstd_chunked", "tar", "gzip", "zstd"]
 # Hundreds of megabytes tell consumers no more.
 NAMES = SOUND + [name for name, case in CASES.items() if not case.heavy]
-LAYERS = SOUND + [name for name in NAMES if name in CASES and CASES[name].at == LAYER]
+LAYERS = [name for name in NAMES if name not in CASES or CASES[name].at == LAYER]
 EVERY_USE = {"lazy", "modelcar", "native", "fetch"}
 
 

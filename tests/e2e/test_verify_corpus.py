@@ -139,6 +139,9 @@ def test_deep(name, layouts, verify):
 @pytest.mark.parametrize("arguments", [(), ("--deep",)], ids=["quick", "deep"])
 @pytest.mark.parametrize("name, expected", {
     "estargz": {"lazy": "yes", "modelcar": "yes", "native": "yes", "fetch": "no"},
+    "zstd_chunked": {"lazy": "yes", "modelcar": "yes", "native": "yes", "fetch": "no"},
+    "zstd_chunked_with_frames": {"lazy": "yes", "modelcar": "yes", "native": "yes", "fetch": "no"},
+    "zstd_storage": {"lazy": "no", "modelcar": "yes", "native": "yes", "fetch": "no"},
     "tar": {"lazy": "no", "modelcar": "yes", "native": "yes", "fetch": "yes"},
 }.items())
 def test_nothing_is_found_in_sound_images(name, expected, arguments, layouts, verify):
@@ -255,7 +258,7 @@ def _replace(registry, name, actual, stated, exists):
 IN_REGISTRY = [
     "layer-missing", "layer-size-too-large", "layer-size-too-small", "layer-cut-short", "docker-image", "docker-manifest",
     "layer-docker-type", "footer-magic", "toc-external", "toc-annotation-of-another-table", "config-damaged",
-    "shell-missing-of-tar", "base-not-lazy",
+    "shell-missing-of-tar", "base-not-lazy", "zstd-footer-magic", "zstd-toc-frame-too-long",
 ]
 
 

@@ -20,8 +20,8 @@ use starcar::{
     naming::Naming,
     oci::Platform,
     pack::{
-        CacheOptions, Destination, FormatChoice, ModelDirectory, PackError, PackOptions, Packed, Prepared,
-        prepare,
+        CacheOptions, Destination, FormatChoice, ModelDirectory, PackError, PackOptions, Packed,
+        PlatformOptions, Prepared, prepare,
     },
     plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     progress::Observer,
@@ -131,8 +131,8 @@ impl Place {
         PackOptions {
             snapshot: self.path("model").to_str().unwrap().to_owned(),
             files: SnapshotOptions::default(),
-            base: BaseChoice::Scratch,
-            platform: Platform::default(),
+            platforms: vec![PlatformOptions { platform: Platform::default(), base: BaseChoice::Scratch }],
+            index: None,
             model_directory: ModelDirectory::default(),
             format: FormatChoice::Estargz { level: 6 },
             compression: Compression::Auto,

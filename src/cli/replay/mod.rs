@@ -36,8 +36,8 @@ pub(super) struct ReplayArguments {
     /// Factor of the profile's pauses; 0 reads as fast as it goes
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
     think_scale: f64,
-    /// Platform to play, of an image for several
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    /// Platform to play, of an image for several [default: this machine's]
+    #[arg(long, value_name = "OS/ARCH", default_value_t = Platform::of_host(), hide_default_value = true)]
     platform: Platform,
     /// Where the model lies in the image
     #[arg(long, value_name = "PATH", default_value = "/models")]
@@ -235,6 +235,13 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
     }
     if first.reads == 0 && !first.stopped {
         let directory = arguments.model_dir.absolute();
+        if first.layers.iter().any(|layer| layer.whole.is_some()) {
+            output::warning(&format!(
+                "no read was played: what is below {directory} is pulled whole before the container starts, and the \
+                 seconds and bytes are those of that"
+            ));
+            return Ok(exit_code::OK);
+        }
         output::warning(&format!(
             "nothing was played: the image has no file below {directory} that the profile reads"
         ));

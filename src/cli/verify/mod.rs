@@ -14,7 +14,7 @@ use super::{
     progress::Progress,
 };
 use crate::{
-    oci::{self, ImageSource, Platform, Target, read_image},
+    oci::{self, ImageSource, Platform, Target, first_platform, read_image},
     pack::{PackError, RecordedOptions},
     snapshot::{self, Snapshot, SnapshotOptions},
     verify::{Severity, Use, Verification, VerifyOptions, verify},
@@ -29,8 +29,8 @@ use crate::{
 pub(super) struct VerifyArguments {
     /// The image: a name in a registry, oci:DIR[:tag] or oci-archive:FILE[:tag]
     image: Target,
-    /// Platform of the image: the one to look at of several, and what the image must then be for [default:
-    /// linux/amd64 of several, any of one]
+    /// Platform of the image: the one to look at of several, and what the image must then be for [default: all of
+    /// several, any of one]
     #[arg(long, value_name = "OS/ARCH")]
     platform: Option<Platform>,
     /// Uses that must work; what breaks others alone is a note [default: lazy,modelcar,native, or what the image's
@@ -134,8 +134,10 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
 
 /// Opens the snapshot, with the files that were asked for when the image was packed.
 fn against(path: &str, source: &dyn ImageSource, arguments: &VerifyArguments) -> Result<Snapshot, CliError> {
-    let platform = arguments.platform.clone().unwrap_or_default();
-    // What is wrong with the image's documents is a finding.
+    // What is wrong with the image's documents is a finding; images of one index are packed from the same files.
+    let first =
+        || source.root_document().and_then(|root| first_platform(&root, &source.place())).ok().flatten();
+    let platform = arguments.platform.clone().or_else(first).unwrap_or_default();
     let image = read_image(source, &platform).ok();
     let annotations = image.and_then(|image| image.manifest.annotations().clone()).unwrap_or_default();
     let annotations = annotations.into_iter().collect();

@@ -20,7 +20,8 @@ pub(in crate::cli) fn verify_packed(
 ) -> Result<u8, CliError> {
     let mut worst = 0;
     for destination in destinations {
-        for image in packed.variants.iter().map(|variant| &variant.image).chain([packed]) {
+        let names = packed.variants.iter().map(|variant| &variant.image).chain([packed]);
+        for image in names {
             let selector = Selector::Digest(image.digest);
             let target = match destination {
                 Destination::Layout { path, .. } => Target::Layout { path: path.clone(), selector },
@@ -30,8 +31,8 @@ pub(in crate::cli) fn verify_packed(
                 }
             };
             let source = oci::open(&target, &registry)?;
-            let options =
-                VerifyOptions { platform: Some(image.platform.parse()?), ..VerifyOptions::default() };
+            let platform = image.platform.as_deref().map(str::parse).transpose()?;
+            let options = VerifyOptions { platform, ..VerifyOptions::default() };
             let verification = verify(&*source, &options, &Unobserved)?;
             if !quiet || !verification.findings.is_empty() {
                 output::words(&format!("verified {target}: {}", text::summary(&verification.findings)));

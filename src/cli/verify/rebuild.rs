@@ -9,10 +9,10 @@ use crate::{
     cli::{CliError, image_arguments::open_profile, parse},
     compile_cache::AT_DEFAULT,
     digest::Digest,
-    oci::{ImageSource, OciError, Platform, STARCAR_PREFIX, read_image},
+    oci::{ImageSource, OciError, Platform, STARCAR_PREFIX, is_index, read_image},
     pack::{
-        CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions, Packed, RecordedBase,
-        RecordedOptions, prepare, recorded_profile,
+        CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions, Packed, PlatformOptions,
+        RecordedBase, RecordedOptions, prepare, recorded_profile,
     },
     plan::{CHUNK_SIZE_DEFAULT, Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile},
@@ -52,13 +52,19 @@ impl RebuildArguments {
         &self,
         source: &dyn ImageSource,
         platform: Option<&Platform>,
-        registry: impl FnOnce() -> Result<Registry, OciError>,
+        registry: impl Fn() -> Result<Registry, OciError>,
     ) -> Result<Option<Packed>, CliError> {
         let Some(snapshot) = &self.rebuild else { return Ok(None) };
+        let usage = |text: String| CliError::Usage(format!("--rebuild: {text}"));
+        let root = source.root_document()?;
+        if platform.is_none() && is_index(&root.media_type) {
+            return Err(usage(
+                "one image is packed again, and this is an index: name its --platform".to_owned(),
+            ));
+        }
         let image = read_image(source, &platform.cloned().unwrap_or_default())?;
         let annotations: BTreeMap<String, String> =
             image.manifest.annotations().clone().unwrap_or_default().into_iter().collect();
-        let usage = |text: String| CliError::Usage(format!("--rebuild: {text}"));
         let recorded = RecordedOptions::read(&annotations)
             .map_err(|reason| {
                 usage(format!("what {} says of how it was packed is damaged: {reason}", source.place()))
@@ -75,8 +81,11 @@ impl RebuildArguments {
                 revision: revision(snapshot, &annotations),
                 ..SnapshotOptions::default()
             },
-            base: self.base(recorded.base, &annotations).map_err(usage)?,
-            platform: Platform::of_config(&image.config),
+            platforms: vec![PlatformOptions {
+                platform: Platform::of_config(&image.config),
+                base: self.base(recorded.base, &annotations).map_err(usage)?,
+            }],
+            index: None,
             model_directory: directory,
             format: FormatChoice::Tar,
             compression: Compression::Auto,
@@ -95,16 +104,16 @@ impl RebuildArguments {
         };
         recorded.apply(&mut options);
         let mut packed = prepare(options, registry)?.write(&[], &Unobserved)?;
-        match own("variant") {
-            None => Ok(Some(packed)),
-            Some(target) => {
-                let index = packed.variants.iter().position(|variant| variant.target == *target);
-                let index = index.ok_or_else(|| {
-                    usage(format!("the image is the variant for {target}: name the --cache of each target"))
-                })?;
-                Ok(Some(packed.variants.swap_remove(index).image))
-            }
+        if let Some(target) = own("variant") {
+            let index = packed.variants.iter().position(|variant| variant.target == *target);
+            let index = index.ok_or_else(|| {
+                usage(format!("the image is the variant for {target}: name the --cache of each target"))
+            })?;
+            packed = packed.variants.swap_remove(index).image;
         }
+        // For several consumers there is an image for each; any has the layers that this one should have.
+        let same = packed.platforms.iter().position(|one| one.digest == image.digest).unwrap_or(0);
+        Ok(Some(if packed.platforms.is_empty() { packed } else { packed.platforms.swap_remove(same) }))
     }
 
     fn base(&self, kind: RecordedBase, annotations: &BTreeMap<String, String>) -> Result<BaseChoice, String> {

@@ -28,13 +28,18 @@ pub(super) fn text(verification: &Verification) -> String {
 
 fn head(verification: &Verification) -> String {
     let digest = verification.digest.map_or_else(|| "unknown".to_owned(), |digest| digest.to_string());
-    let rows = [
-        ["image", &escaped(&verification.image)],
-        ["digest", &digest],
-        ["layers", &format!("{}, {}", verification.layers.len(), size(verification.size))],
-        ["read", &read(verification)],
+    let mut rows = vec![
+        ["image".to_owned(), escaped(&verification.image).into_owned()],
+        ["digest".to_owned(), digest],
+        ["layers".to_owned(), format!("{}, {}", verification.layers.len(), size(verification.size))],
+        ["read".to_owned(), read(verification)],
     ];
-    table(&rows.map(|row| row.map(str::to_owned).to_vec()))
+    rows.extend(verification.platforms.iter().map(|image| {
+        let digest = image.digest.map_or_else(|| "unknown".to_owned(), |digest| digest.to_string());
+        let layers = format!("{}, {}", count(image.layers.len(), "layer"), size(image.size));
+        [escaped(&image.platform).into_owned(), format!("{digest}, {layers}")]
+    }));
+    table(&rows.into_iter().map(Vec::from).collect::<Vec<_>>())
 }
 
 /// What was read: `quick: 11 requests, 4.1 KiB (0.3 % of the image)`.

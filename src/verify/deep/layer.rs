@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::{
     DeepLayer, LayerToRead, Wanted, hashes,
     pieces::{PIECE, Piece, PieceReader, Pool},
+    split::Rebuild,
     walk::{Hashers, Walk, Walked},
 };
 use crate::{
@@ -56,7 +57,8 @@ pub(super) fn read(
         let (to_tar, tar) = sync_channel(DECOMPRESSED);
         let (to_chunks, chunks) = sync_channel(QUEUE);
         let (to_files, files) = sync_channel(QUEUE);
-        let tar = is_compressed.then(|| scope.spawn(move || hash_stream(&tar)));
+        let split = layer.tar_split.and_then(Rebuild::new);
+        let tar = is_compressed.then(|| scope.spawn(move || hash_stream(&tar, split)));
         let place = &place;
         let chunks = scope.spawn(move || hashes::run(&chunks, place));
         let files = scope.spawn(move || hashes::run(&files, place));
@@ -87,7 +89,10 @@ pub(super) fn read(
         differ(&rules::BLOB_DIGEST, format!("its {} bytes have digest {}", blob.size, blob.digest));
     }
     if is_whole {
-        let tar = tar.unwrap_or(Hashed { digest: blob.digest, size: blob.size });
+        let (tar, rebuilt) = tar.unwrap_or((Hashed { digest: blob.digest, size: blob.size }, None));
+        if let Some(message) = rebuilt {
+            differ(&rules::TAR_SPLIT_DIFFERS, message);
+        }
         if let Some(diff_id) = layer.diff_id.filter(|diff_id| *diff_id != tar.digest) {
             differ(&rules::DIFF_ID, format!("it unpacks to {}, the config says {diff_id}", tar.digest));
         }
@@ -148,13 +153,17 @@ fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-fn hash_stream(pieces: &Receiver<Arc<Piece>>) -> Hashed {
+/// Hashes a tar stream, and says how what `split` makes differs from it.
+fn hash_stream(pieces: &Receiver<Arc<Piece>>, mut split: Option<Rebuild<'_>>) -> (Hashed, Option<String>) {
     let (mut hash, mut size) = (Sha256::new(), 0);
     for piece in pieces {
         hash.update(piece.bytes());
+        if let Some(split) = &mut split {
+            split.bytes(piece.bytes());
+        }
         size += piece.bytes().len() as u64;
     }
-    Hashed { digest: Digest::finish(hash), size }
+    (Hashed { digest: Digest::finish(hash), size }, split.and_then(Rebuild::finish))
 }
 
 /// What going through the decompressed stream gave.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use crate::{
     digest::Digest,
     estargz::{EstargzReader, toc::TocEntry},
+    members::MemberKind,
     verify::names::clean,
 };
 
@@ -68,8 +69,10 @@ pub(super) struct Listing<'a> {
     next: usize,
     /// Where members begin that the table names: in the blob, and then in the decompressed stream.
     members: HashMap<u64, Option<u64>>,
-    /// Where the table's own member begins in the blob.
+    /// Where the table's own member or frame begins in the blob.
     pub(super) toc_offset: u64,
+    /// Whether the table is an entry of the tar stream.
+    pub(super) is_in_tar: bool,
 }
 
 impl<'a> Listing<'a> {
@@ -98,7 +101,8 @@ impl<'a> Listing<'a> {
             });
         }
         let seen = vec![false; entries.len()];
-        Self { entries, seen, by_path, next: 0, members, toc_offset: reader.toc_offset }
+        let is_in_tar = reader.kind == MemberKind::Gzip;
+        Self { entries, seen, by_path, next: 0, members, toc_offset: reader.toc_offset, is_in_tar }
     }
 
     /// The entry of a path that was not seen yet, which is so now, and whether it comes behind those that were.

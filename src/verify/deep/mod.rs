@@ -7,6 +7,7 @@ mod hashes;
 mod layer;
 mod listing;
 mod pieces;
+mod split;
 mod walk;
 
 use std::{
@@ -38,6 +39,8 @@ pub(super) struct LayerToRead<'a> {
     pub(super) unpacked_size: Option<u64>,
     /// The table of contents.
     pub(super) toc: Option<&'a EstargzReader>,
+    /// The compressed tar-split, in layers that containers-storage can pull in part.
+    pub(super) tar_split: Option<&'a [u8]>,
     /// Whether its files are to be listed: nobody could before.
     pub(super) list: bool,
 }
@@ -67,7 +70,7 @@ pub(super) struct ReadFile {
 }
 
 /// What reading a layer gave.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct DeepLayer {
     /// What is wrong with it.
     pub(super) findings: Findings,

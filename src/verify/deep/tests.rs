@@ -164,6 +164,7 @@ impl Layer {
     fn read(&self) -> DeepLayer {
         read_one(&LayerToRead {
             index: 0,
+            tar_split: None,
             list: false,
             content: Arc::new(MemoryBlob::new(self.blob.clone())),
             compression: Compression::Gzip,
@@ -228,6 +229,7 @@ fn files_are_told_once() {
     let good = Layer::good();
     let layer = LayerToRead {
         index: 0,
+        tar_split: None,
         list: false,
         content: Arc::new(MemoryBlob::new(good.blob.clone())),
         compression: Compression::Gzip,
@@ -279,6 +281,7 @@ fn documents_that_say_something_else() {
     let content = Arc::new(Other(Arc::new(MemoryBlob::new(good.blob))));
     let read = read_one(&LayerToRead {
         index: 3,
+        tar_split: None,
         list: false,
         content,
         compression: Compression::Gzip,

@@ -48,7 +48,7 @@ pub(super) struct Walk<'a> {
     is_broken: bool,
     /// The member that the current bytes come from.
     member: Member,
-    /// Whether the table of contents' own entry has come.
+    /// Whether the table of contents' own entry has come, or what lies behind its frame.
     toc_came: bool,
     file: OpenFile,
     pub(super) findings: Findings,
@@ -118,7 +118,12 @@ impl<'a> Walk<'a> {
         self.member = member;
         if let Some(listing) = &mut self.listing {
             listing.member(member.offset, member.output);
-            if member.offset == listing.toc_offset && member.output == self.tar.position() {
+            // Its own frame holds nothing of the stream.
+            self.toc_came |= !listing.is_in_tar && member.offset >= listing.toc_offset;
+            if listing.is_in_tar
+                && member.offset == listing.toc_offset
+                && member.output == self.tar.position()
+            {
                 // Some writers end the archive before the table of contents, too.
                 self.tar.resume();
             }
@@ -203,7 +208,7 @@ impl<'a> Walk<'a> {
             self.findings.add(&rules::TAR_TRAILING, self.here(), message);
         }
         let Some(listing) = &self.listing else { return };
-        if !self.toc_came {
+        if listing.is_in_tar && !self.toc_came {
             let message = format!("no entry of that name begins at byte {}", listing.toc_offset);
             self.findings.add(&rules::TOC_NOT_LAST, self.layer.clone().file(TOC_NAME), message);
         }

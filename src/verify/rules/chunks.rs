@@ -71,13 +71,13 @@ pub static DATA_SIZE: Rule = Rule {
     remedy: "pack the image again",
 };
 
-/// Chunks that share a gzip member.
+/// Chunks that share a gzip member or a zstd frame.
 pub static INNER_OFFSET: Rule = Rule {
     code: "inner-offset",
     severity: Severity::Note,
     depth: Depth::Quick,
     breaks: NONE,
-    description: "chunks that share a gzip member",
+    description: "chunks that share a gzip member or a zstd frame",
     consequence: "Snapshotters before 0.13 cannot read them",
     remedy: "convert the image without a smallest chunk size, if such nodes are left",
 };

@@ -32,6 +32,7 @@ pub(super) const DEEP_RULES: &[&Rule] = &[
     &MEMBER_OFFSET,
     &CHUNK_DIGEST_DIFFERS,
     &FILE_DIGEST_DIFFERS,
+    &TAR_SPLIT_DIFFERS,
 ];
 
 /// A layer whose bytes have another digest than its descriptor says.
@@ -144,14 +145,14 @@ pub static TAR_TRAILING: Rule = Rule {
     remedy: "ask whoever built the layer",
 };
 
-/// A table of contents that is not the last entry of the tar stream.
+/// A table of contents that is not the last entry of the tar stream, or that entries follow.
 pub static TOC_NOT_LAST: Rule = Rule {
     code: "toc-not-last",
     severity: Severity::Warning,
     depth: Depth::Deep,
     breaks: NONE,
-    description: "a table of contents that is not the last entry of the tar stream",
-    consequence: "Tools that look for it at the end find something else",
+    description: "a table of contents that is not the last entry of the tar stream, or in zstd:chunked lies in front of entries",
+    consequence: "Tools that look for it at the end find something else, and chunks behind it are out of their reach",
     remedy: "convert the image again: a table of contents has to be made from the stream that it describes",
 };
 
@@ -318,4 +319,15 @@ pub static FILE_DIGEST_DIFFERS: Rule = Rule {
     description: "a file whose bytes have another digest than the table of contents says",
     consequence: "The file is not what was packed, or the table of contents is wrong about it",
     remedy: "copy the image again from where it is right, or pack it again",
+};
+
+/// A tar-split that makes another tar stream than the layer's.
+pub static TAR_SPLIT_DIFFERS: Rule = Rule {
+    code: "tar-split-differs",
+    severity: Severity::Error,
+    depth: Depth::Deep,
+    breaks: NONE,
+    description: "a tar-split that makes another tar stream than the layer's",
+    consequence: "podman and CRI-O refuse the layer where they pull in part: what they put together has not the digest that the config says",
+    remedy: "pack the image again",
 };

@@ -311,24 +311,24 @@ pub static LAYER_COMPRESSION: Rule = Rule {
     remedy: "pack the image again",
 };
 
-/// A layer that is not eStargz beside some that are.
+/// A layer that cannot be mounted lazily beside some that can.
 pub static LAYER_NOT_LAZY: Rule = Rule {
     code: "layer-not-lazy",
     severity: Severity::Warning,
     depth: Depth::Quick,
     breaks: LAZY,
-    description: "a layer that is not eStargz beside some that are",
+    description: "a layer that is neither eStargz nor zstd:chunked beside some that are",
     consequence: "containerd pulls this layer, and all above it, before a container starts: only layers below it are mounted lazily",
     remedy: "pack with starcar, which writes the base's layers anew, or convert with `ctr-remote image optimize`",
 };
 
-/// An image of which no layer is eStargz.
+/// An image of which no layer can be mounted lazily.
 pub static IMAGE_NOT_LAZY: Rule = Rule {
     code: "image-not-lazy",
     severity: Severity::Warning,
     depth: Depth::Quick,
     breaks: LAZY,
-    description: "an image of which no layer is eStargz",
+    description: "an image of which no layer is eStargz or zstd:chunked",
     consequence: "A container starts when all of the image is pulled and unpacked",
     remedy: "pack with starcar (without --layer-format tar), or convert with `ctr-remote image optimize`",
 };

@@ -265,7 +265,7 @@ pub static FETCH_ZSTD: Rule = Rule {
     severity: Severity::Error,
     depth: Depth::Quick,
     breaks: FETCH,
-    description: "layers compressed with zstd",
+    description: "layers compressed with zstd (zstd:chunked among them)",
     consequence: "KServe's downloader does not know zstd",
     remedy: "pack another image with --layer-format tar for oci+fetch://",
 };

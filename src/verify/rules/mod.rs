@@ -5,11 +5,12 @@ mod chunks;
 mod deep;
 mod documents;
 mod image;
+mod index;
 mod rebuild;
 mod source;
 mod toc;
 
-pub use self::{chunks::*, deep::*, documents::*, image::*, rebuild::*, source::*, toc::*};
+pub use self::{chunks::*, deep::*, documents::*, image::*, index::*, rebuild::*, source::*, toc::*};
 use super::finding::{Depth, Rule, Severity, Use};
 
 /// What breaks every use.
@@ -26,8 +27,9 @@ const FETCH: &[Use] = &[Use::Fetch];
 const NONE: &[Use] = &[];
 
 /// The tables, in the order in which an image is looked at.
-const TABLES: [&[&Rule]; 7] = [
+const TABLES: [&[&Rule]; 8] = [
     documents::DOCUMENTS_RULES,
+    index::INDEX_RULES,
     toc::TOC_RULES,
     chunks::CHUNK_RULES,
     image::IMAGE_RULES,

@@ -1,6 +1,6 @@
 //! Rules about footers, and about what entries of tables of contents say of themselves.
 //!
-//! Source: stargz-snapshotter, `docs/estargz.md`, and what its readers make of it.
+//! Source: stargz-snapshotter, `docs/estargz.md` and `estargz/zstdchunked`, and what its readers make of it.
 
 use super::{Depth, EVERY, FETCH, LAZY, NONE, Rule, Severity};
 
@@ -16,6 +16,16 @@ pub(super) const TOC_RULES: &[&Rule] = &[
     &TOC_UNREADABLE,
     &TOC_NAME,
     &TOC_TRAILING,
+    &TOC_FRAME,
+    &TOC_LENGTH,
+    &TOC_POSITION_MISSING,
+    &TOC_POSITION_DIFFERS,
+    &TOC_ANNOTATIONS_BOTH,
+    &TAR_SPLIT_MISSING,
+    &TAR_SPLIT_PLACE,
+    &TAR_SPLIT_DIGEST,
+    &TAR_SPLIT_DAMAGED,
+    &TAR_SPLIT_FILES,
     &TOC_VERSION,
     &TOC_EMPTY,
     &TOC_RESERVED_NAME,
@@ -40,13 +50,13 @@ pub(super) const TOC_RULES: &[&Rule] = &[
     &PARENT_SYMLINK,
 ];
 
-/// A layer whose descriptor names a table of contents and that does not end in an eStargz footer.
+/// A layer whose descriptor names a table of contents and that does not end in a footer of eStargz or zstd:chunked.
 pub static FOOTER_MISSING: Rule = Rule {
     code: "footer-missing",
     severity: Severity::Error,
     depth: Depth::Quick,
     breaks: LAZY,
-    description: "a layer whose descriptor names a table of contents and that does not end in an eStargz footer",
+    description: "a layer whose descriptor names a table of contents and that does not end in a footer of eStargz or zstd:chunked",
     consequence: "The snapshotter cannot mount the layer: the blob is cut short, was compressed again, or has bytes behind its end",
     remedy: "push or copy the image again, with tools that leave blobs alone",
 };
@@ -84,13 +94,13 @@ pub static TOC_EXTERNAL: Rule = Rule {
     remedy: "convert the image without an external table of contents",
 };
 
-/// An eStargz layer whose descriptor does not name its table of contents.
+/// A layer with a table of contents whose descriptor does not name its table of contents.
 pub static TOC_ANNOTATION_MISSING: Rule = Rule {
     code: "toc-annotation-missing",
     severity: Severity::Warning,
     depth: Depth::Quick,
     breaks: LAZY,
-    description: "an eStargz layer whose descriptor does not name its table of contents",
+    description: "an eStargz or zstd:chunked layer whose descriptor does not name its table of contents",
     consequence: "The layer is not mounted lazily: containerd pulls it and all layers above it",
     remedy: "convert or copy the image with tools that keep annotations (Docker's types have none)",
 };
@@ -117,13 +127,13 @@ pub static TOC_DIGEST: Rule = Rule {
     remedy: "push or copy the image again; if it stays, the layer was changed after it was packed",
 };
 
-/// A table of contents that is not a gzip member with a tar entry with JSON in it.
+/// A table of contents that is not JSON, packed as the format has it.
 pub static TOC_UNREADABLE: Rule = Rule {
     code: "toc-unreadable",
     severity: Severity::Error,
     depth: Depth::Quick,
     breaks: LAZY,
-    description: "a table of contents that is not a gzip member with a tar entry with JSON in it",
+    description: "a table of contents that is not JSON in a tar entry in a gzip member, or in zstd:chunked in a zstd frame",
     consequence: "The snapshotter cannot mount the layer; a JSON reader as lax as Go's takes some that strict ones refuse (null, -1, no UTF-8)",
     remedy: "pack the image again",
 };
@@ -139,14 +149,124 @@ pub static TOC_NAME: Rule = Rule {
     remedy: "pack the image again",
 };
 
-/// Bytes behind the JSON in the table of contents' entry.
+/// Bytes behind the JSON in the table of contents' entry or frame.
 pub static TOC_TRAILING: Rule = Rule {
     code: "toc-trailing",
     severity: Severity::Warning,
     depth: Depth::Quick,
     breaks: NONE,
-    description: "bytes behind the JSON in the table of contents' entry",
+    description: "bytes behind the JSON in the table of contents' entry or frame",
     consequence: "Readers differ in whether they take them",
+    remedy: "pack the image again",
+};
+
+/// A table of contents of zstd:chunked that does not lie in a skippable frame.
+pub static TOC_FRAME: Rule = Rule {
+    code: "toc-frame",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: EVERY,
+    description: "a table of contents of zstd:chunked that is not in a skippable frame, or not all of it",
+    consequence: "Decoders cannot skip it: whoever unpacks the layer fails there; stargz-snapshotter goes by the footer and does not look",
+    remedy: "pack the image again",
+};
+
+/// A footer of zstd:chunked that states another length of the table of contents' JSON than it has.
+pub static TOC_LENGTH: Rule = Rule {
+    code: "toc-length",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a footer of zstd:chunked that states another length of the table of contents' JSON than it has",
+    consequence: "stargz-snapshotter does not look; readers that unpack it into so many bytes fail",
+    remedy: "pack the image again",
+};
+
+/// A `zstd:chunked` layer whose descriptor does not say where its table of contents lies, or of what digest that is.
+pub static TOC_POSITION_MISSING: Rule = Rule {
+    code: "toc-position-missing",
+    severity: Severity::Note,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a zstd:chunked layer whose descriptor does not say where its table of contents lies, or which digest that has compressed",
+    consequence: "stargz-snapshotter does not ask; stargz-store reads footer and table one after the other in place of at once",
+    remedy: "convert or copy the image with tools that keep annotations",
+};
+
+/// An annotation of the place or the compressed digest of a table of contents that is not right.
+pub static TOC_POSITION_DIFFERS: Rule = Rule {
+    code: "toc-position-differs",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "an annotation of a zstd:chunked layer that gives another place or compressed digest of the table of contents",
+    consequence: "stargz-snapshotter does not look; stargz-store refuses a place behind the layer's end and reads too much from others, and containers/storage refuses the table",
+    remedy: "pack the image again",
+};
+
+/// A descriptor with the annotations of stargz-snapshotter and of containers/storage.
+pub static TOC_ANNOTATIONS_BOTH: Rule = Rule {
+    code: "toc-annotations-both",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a descriptor that names a table of contents both to stargz-snapshotter and to containers/storage",
+    consequence: "podman and CRI-O refuse the layer: they take it for two formats at once",
+    remedy: "push one manifest for each of them: they can share the blob",
+};
+
+/// A layer for containers-storage whose descriptor does not say where its tar-split lies, or whose table of contents does not give its digest.
+pub static TAR_SPLIT_MISSING: Rule = Rule {
+    code: "tar-split-missing",
+    severity: Severity::Warning,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a layer for containers-storage whose descriptor does not say where its tar-split lies, or whose table of contents does not give its digest",
+    consequence: "podman and CRI-O pull the layer whole: without a tar-split they cannot tell that what they pull in part is the same",
+    remedy: "convert or copy the image with tools that keep annotations, or pack it again",
+};
+
+/// A tar-split that is not in a skippable frame between table of contents and footer where the annotation says, or not of that length.
+pub static TAR_SPLIT_PLACE: Rule = Rule {
+    code: "tar-split-place",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a tar-split that is not in a skippable frame between table of contents and footer where the annotation says, or not of that length",
+    consequence: "podman and CRI-O read other bytes in its place and refuse the layer where they pull in part",
+    remedy: "pack the image again",
+};
+
+/// A tar-split that has another digest than the table of contents or the annotation says.
+pub static TAR_SPLIT_DIGEST: Rule = Rule {
+    code: "tar-split-digest",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a tar-split that has another digest than the table of contents or the annotation says",
+    consequence: "podman and CRI-O refuse the layer where they pull in part",
+    remedy: "pack the image again",
+};
+
+/// A tar-split that cannot be unpacked or understood, or that has another length than the annotation says.
+pub static TAR_SPLIT_DAMAGED: Rule = Rule {
+    code: "tar-split-damaged",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a tar-split that cannot be unpacked or understood, or that has another length than the annotation says",
+    consequence: "podman and CRI-O refuse the layer where they pull in part",
+    remedy: "pack the image again",
+};
+
+/// A tar-split that has other files or sizes than the table of contents.
+pub static TAR_SPLIT_FILES: Rule = Rule {
+    code: "tar-split-files",
+    severity: Severity::Error,
+    depth: Depth::Quick,
+    breaks: NONE,
+    description: "a tar-split that has other files or sizes than the table of contents",
+    consequence: "podman and CRI-O refuse the layer where they pull in part: the two have to say the same",
     remedy: "pack the image again",
 };
 
@@ -183,13 +303,13 @@ pub static TOC_RESERVED_NAME: Rule = Rule {
     remedy: "pack the image again, without such a file",
 };
 
-/// An eStargz layer whose descriptor does not state its unpacked size.
+/// A layer with a table of contents whose descriptor does not state its unpacked size.
 pub static SIZE_ANNOTATION_MISSING: Rule = Rule {
     code: "size-annotation-missing",
     severity: Severity::Note,
     depth: Depth::Quick,
     breaks: NONE,
-    description: "an eStargz layer whose descriptor does not state its unpacked size",
+    description: "an eStargz or zstd:chunked layer whose descriptor does not state its unpacked size",
     consequence: "containers/storage asks for it; containerd does not",
     remedy: "convert the image with a current tool",
 };

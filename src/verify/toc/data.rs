@@ -5,6 +5,7 @@ use super::TocView;
 use crate::{
     digest::Digest,
     estargz::{FIRST_CHUNK_MIN, MERGE_BUFFER_SIZE, toc::TocEntry},
+    members::MemberKind,
     verify::{
         finding::{Findings, Place},
         names::clean,
@@ -14,6 +15,8 @@ use crate::{
 
 /// Deflate codes at most 258 bytes in two bits: so many bytes come of one.
 const DEFLATE_MAX: u64 = 1032;
+/// A block of zstd repeats one byte 128 Ki times, and takes four: so many bytes come of one.
+const ZSTD_MAX: u64 = (128 << 10) / 4;
 
 /// A file whose chunks are being gone through.
 struct Open<'a> {
@@ -193,11 +196,15 @@ fn sizes(toc: TocView<'_>, members: &[Member<'_>], layer: &Place, findings: &mut
     offsets.push(toc.toc_offset);
     offsets.sort_unstable();
     offsets.dedup();
+    let most = match toc.kind {
+        MemberKind::Gzip => DEFLATE_MAX,
+        MemberKind::Zstd => ZSTD_MAX,
+    };
     for member in members {
         let start = member.entry.offset;
         let next = offsets.partition_point(|offset| *offset <= start);
         let end = offsets.get(next).copied().unwrap_or(toc.toc_offset);
-        let holds = (end - start).saturating_mul(DEFLATE_MAX);
+        let holds = (end - start).saturating_mul(most);
         let needs = member.entry.inner_offset.saturating_add(member.length);
         if needs > holds {
             let message =

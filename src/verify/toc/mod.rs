@@ -8,7 +8,7 @@ mod entries;
 mod landmarks;
 
 use super::finding::{Findings, Place};
-use crate::estargz::toc::TocEntry;
+use crate::{estargz::toc::TocEntry, members::MemberKind};
 
 /// What is checked.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +17,8 @@ pub(super) struct TocView<'a> {
     pub(super) entries: &'a [TocEntry],
     /// Where the table of contents begins in the layer, in bytes: payloads end there.
     pub(super) toc_offset: u64,
+    /// What chunks lie in.
+    pub(super) kind: MemberKind,
     /// Whether the layer is from before eStargz, when chunks had no digests and layers no landmarks.
     pub(super) legacy: bool,
 }

@@ -59,7 +59,11 @@ fn sound() -> Vec<TocEntry> {
 
 fn codes(entries: &[TocEntry]) -> Vec<&'static str> {
     let mut findings = Findings::default();
-    check(TocView { entries, toc_offset: TOC_OFFSET, legacy: false }, &Place::default(), &mut findings);
+    check(
+        TocView { entries, toc_offset: TOC_OFFSET, kind: MemberKind::Gzip, legacy: false },
+        &Place::default(),
+        &mut findings,
+    );
     let mut codes: Vec<&str> = findings.finish(&Use::ALL).iter().map(|finding| finding.rule.code).collect();
     codes.sort_unstable();
     codes.dedup();
@@ -225,7 +229,7 @@ fn older_layers_have_no_digests_and_no_landmarks() {
         entry.chunk_digest.clear();
     }
     let mut findings = Findings::default();
-    let toc = TocView { entries: &entries, toc_offset: TOC_OFFSET, legacy: true };
+    let toc = TocView { entries: &entries, toc_offset: TOC_OFFSET, kind: MemberKind::Gzip, legacy: true };
     check(toc, &Place::default(), &mut findings);
     assert_eq!(findings.finish(&Use::ALL), []);
 }

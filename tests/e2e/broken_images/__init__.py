@@ -57,7 +57,7 @@ def case(*codes, **more):
     return decorate
 
 
-for _part in ("documents", "contents", "tables", "places", "streams"):
+for _part in ("documents", "contents", "tables", "places", "streams", "chunked"):
     importlib.import_module(f"{__name__}.{_part}")
 
 importlib.import_module(f"{__name__}.disagreements").apply(CASES)

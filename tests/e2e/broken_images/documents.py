@@ -4,7 +4,7 @@ import functools
 
 from . import CONTENT, DEEP, DOCUMENT, case, sound
 from .writer import (
-    DOCKER_CONFIG_TYPE, DOCKER_LAYER_TYPE, DOCKER_MANIFEST_TYPE, LAYER_TYPE, PREFETCH, Entry, Layer, to_json,
+    DOCKER_CONFIG_TYPE, DOCKER_LAYER_TYPE, DOCKER_MANIFEST_TYPE, INDEX_TYPE, LAYER_TYPE, PREFETCH, Entry, Layer, to_json,
 )
 
 document = functools.partial(case, at=DOCUMENT)
@@ -35,7 +35,7 @@ def manifest_missing(image):
     image.bend("manifest_stored", lambda data: None)
 
 
-@document("manifest-damaged")
+@document("index-entry-missing")
 def manifest_missing_of_index(image):
     """An image index names a manifest that is not there."""
     image.bend("listed", setting(platform={"os": "linux", "architecture": "amd64"}))
@@ -71,6 +71,64 @@ def manifest_of_unknown_type(image):
 def index_no_json(image):
     """The image index is cut short."""
     image.bend("index", lambda index: to_json(index)[:-1])
+
+
+def listed_for_amd64(image):
+    image.bend("listed", setting(platform={"os": "linux", "architecture": "amd64"}))
+
+
+@document("index-empty")
+def index_empty(image):
+    """The image index lists nothing."""
+    image.bend("index", setting(manifests=[]))
+
+
+@document("index-entry-damaged")
+def index_entry_length(image):
+    """The image index says that the manifest is one byte longer than it is."""
+    image.bend("listed", lambda listed: listed | {"size": listed["size"] + 1})
+    listed_for_amd64(image)
+    image.bend("index", lambda index: index)
+
+
+@document("index-entry-damaged")
+def index_entry_digest(image):
+    """The manifest that the image index lists has other bytes of the same length."""
+    listed_for_amd64(image)
+    image.bend("index", lambda index: index)
+    image.bend("manifest_stored", lambda data: data.replace(b'"schemaVersion":2', b'"schemaVersion":3'))
+
+
+@document("index-platform-missing")
+def index_platform_missing(image):
+    """The image index states no platform for the image."""
+    image.bend("index", lambda index: index)
+
+
+def listing_as_well(image, **changes):
+    """The image index has a second entry, which is the first but for these fields."""
+    listed_for_amd64(image)
+    changes["platform"] = {"os": "linux", "architecture": "arm64"}
+    image.bend("index", lambda index: index | {"manifests": [*index["manifests"], index["manifests"][0] | changes]})
+
+
+@document("index-entry-unread")
+def index_entry_of_unknown_type(image):
+    """The image index lists something of a type of somebody's own beside the image."""
+    listing_as_well(image, mediaType="application/vnd.example.thing.v1+json")
+
+
+@document("index-entry-missing")
+def index_of_missing_index(image):
+    """The image index lists another image index beside the image, which is not there."""
+    listing_as_well(image, mediaType=INDEX_TYPE, digest=f"sha256:{64 * '0'}")
+
+
+@document("schema-version")
+def index_schema_version(image):
+    """The image index is of schemaVersion 1."""
+    listed_for_amd64(image)
+    image.bend("index", setting(schemaVersion=1))
 
 
 @document("manifest-media-type")

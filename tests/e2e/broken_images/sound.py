@@ -3,6 +3,7 @@
 import random
 
 from .writer import NO_PREFETCH, PREFETCH, Entry, Image, Layer, directory, landmark
+from .zstd import skippable
 
 KIB = 1 << 10
 WEIGHTS, CONFIG, TOKENIZER = "models/model.safetensors", "models/config.json", "models/tokenizer.json"
@@ -45,13 +46,36 @@ def weights_entries():
     return [directory("models"), Entry(WEIGHTS, data=noise(300_000, 2), chunk=100_000)]
 
 
-def estargz():
+def estargz(kind="estargz"):
     """base, small files, weights."""
     return Image([
-        Layer([*base_entries(), landmark(PREFETCH)]),
-        Layer([*small_entries(), landmark(PREFETCH)]),
-        Layer([landmark(NO_PREFETCH), *weights_entries()]),
+        Layer([*base_entries(), landmark(PREFETCH)], kind),
+        Layer([*small_entries(), landmark(PREFETCH)], kind),
+        Layer([landmark(NO_PREFETCH), *weights_entries()], kind),
     ], dict(LABELS))
+
+
+def zstd_chunked():
+    """The same in zstd:chunked."""
+    return estargz("zstd:chunked")
+
+
+def zstd_chunked_with_frames():
+    """The same with frames that decoders skip in front of the table and behind it, as other tools write them."""
+    image = zstd_chunked()
+    for layer in image.layers:
+        layer.bend("payload", lambda data: data + skippable(b"tar-split"))
+        layer.bend("toc_frame", lambda data: data + skippable(b"more"))
+    return image
+
+
+def zstd_storage():
+    """The same for containers-storage, which podman and CRI-O pull by."""
+    image = zstd_chunked()
+    for layer in image.layers:
+        layer.for_storage = True
+    image.bend("manifest", lambda it: it | {"annotations": {"dev.starcar.consumer": "containers-storage"}})
+    return image
 
 
 def plain(kind, labels=LABELS):

@@ -172,9 +172,13 @@ def tar_trailing_of_tar(image):
 @deep("toc-not-last", also=["tar-extra"])
 def toc_not_last(image):
     """A file follows the table in the tar stream."""
-    note = Entry("models/note.txt", data=b"behind the table")
-    tail = note.header() + note.data + padding(note.data) + bytes(1024)
-    weights(image).bend("toc_tar", lambda data: data[:-1024] + tail)
+    weights(image).bend("toc_tar", lambda data: data[:-1024] + note() + bytes(1024))
+
+
+def note():
+    """The tar stream of a file."""
+    entry = Entry("models/note.txt", data=b"behind the table")
+    return entry.header() + entry.data + padding(entry.data)
 
 
 # What the table says and the stream does not, entry by entry.

@@ -1,7 +1,8 @@
-"""Writes eStargz and tar layers, and images of them, as OCI layouts. Nothing of starcar is used here: an independent
-witness. Each step of the way can be bent, and all that follows from it is made anew from what then is there.
+"""Writes eStargz, zstd:chunked and tar layers, and images of them, as OCI layouts. Nothing of starcar is used here: an
+independent witness. Each step of the way can be bent, and all that follows from it is made anew from what then is there.
 
-Source: stargz-snapshotter, docs/estargz.md; OCI image specification, layer.md, manifest.md, config.md.
+Source: stargz-snapshotter, docs/estargz.md and estargz/zstdchunked; OCI image specification, layer.md, manifest.md,
+config.md.
 """
 
 import base64
@@ -15,10 +16,17 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .zstd import skippable, zstd_footer, zstd_frame, zstd_unpacked
+
 TOC_NAME = "stargz.index.json"
 PREFETCH, NO_PREFETCH = ".prefetch.landmark", ".no.prefetch.landmark"
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
 UNPACKED_SIZE = "io.containers.estargz.uncompressed-size"
+TOC_CHECKSUM = "io.containers.zstd-chunked.manifest-checksum"
+TOC_POSITION = "io.containers.zstd-chunked.manifest-position"
+STORAGE = "io.github.containers.zstd-chunked."
+# The formats that have a table of contents.
+LISTED = ("estargz", "zstd:chunked")
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -67,16 +75,6 @@ def legacy_footer(toc_offset):
 def external_footer(_):
     """The footer of a layer whose table is kept elsewhere."""
     return empty_member(b"SG\x11\0STARGZEXTERNALTOC")
-
-
-def zstd_frame(data):
-    """A frame of raw blocks."""
-    frame = b"\x28\xb5\x2f\xfd\xa0" + len(data).to_bytes(4, "little")
-    pieces = [data[at : at + 100_000] for at in range(0, len(data), 100_000)] or [b""]
-    for number, piece in enumerate(pieces):
-        last = number == len(pieces) - 1
-        frame += (len(piece) << 3 | last).to_bytes(3, "little") + piece
-    return frame
 
 
 def unpacked(data):
@@ -137,6 +135,27 @@ class Entry:
         return listed | {name: value for name, value in more.items() if value}
 
 
+def _crc64_table():
+    table = []
+    for value in range(256):
+        for _ in range(8):
+            value = value >> 1 ^ (0xD800000000000000 if value & 1 else 0)
+        table.append(value)
+    return table
+
+
+CRC64 = _crc64_table()
+
+
+@functools.lru_cache(maxsize=64)
+def crc64(data):
+    """As Go's hash/crc64 has it, of ISO's polynomial; big-endian."""
+    crc = (1 << 64) - 1
+    for byte in data:
+        crc = CRC64[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return (crc ^ (1 << 64) - 1).to_bytes(8, "big")
+
+
 def padding(data):
     return bytes(-len(data) % 512)
 
@@ -155,11 +174,17 @@ class Layer:
     header (entry, bytes)  a tar header, the table keeps what was meant
     chunk (entry, bytes)   a chunk's bytes, the table has the digest of what was meant
     padding (entry, bytes) what fills the last block of a file
-    members (list)         [bytes], what each gzip member holds; places are those of before
+    members (list)         [bytes], what each gzip member or zstd frame holds; places are those of before
+    payload (bytes)        all that is in front of the table's own
     toc (dict)             the table of contents
     json (bytes)           its JSON
-    toc_tar (bytes)        the tar stream around that
+    toc_tar (bytes)        the tar stream around that; zstd:chunked has none
     toc_member (bytes)     that, compressed
+    toc_frame (bytes)      the frame around that, of zstd:chunked alone
+    split (list)           the lines of the tar-split, of layers for containers-storage
+    split_text (bytes)     the same as JSON
+    split_packed (bytes)   that, compressed
+    split_frame (bytes)    the frame around that
     footer (bytes, offset) the footer
     blob (bytes)           all of it; digest, size and diffID are of what comes out
     descriptor (dict)      the layer's descriptor
@@ -169,6 +194,7 @@ class Layer:
     def __init__(self, entries, kind="estargz"):
         self.entries, self.kind, self.bends = entries, kind, {}
         self.write_footer = footer
+        self.for_storage = False  # whether it has a tar-split, and annotations for containers-storage
         self.name_toc = TOC_NAME
 
     def bend(self, step, change):
@@ -210,7 +236,11 @@ class Layer:
 
     def annotate(self, **changes):
         """Changes annotations of the descriptor; None takes one away."""
-        names = {"toc": TOC_DIGEST, "size": UNPACKED_SIZE, "kind": "dev.starcar.layer.kind"}
+        names = {
+            "toc": TOC_DIGEST, "size": UNPACKED_SIZE, "kind": "dev.starcar.layer.kind", "checksum": TOC_CHECKSUM,
+            "position": TOC_POSITION, "storage_checksum": STORAGE + "manifest-checksum",
+            "split": STORAGE + "tarsplit-position", "split_checksum": STORAGE + "tarsplit-checksum",
+        }
         def bend(descriptor):
             for name, value in changes.items():
                 descriptor["annotations"].pop(names[name], None)
@@ -244,12 +274,17 @@ class Layer:
         return parts, listed
 
     def build(self):
-        """(blob, diffID, unpacked size, digest of the table or None)."""
+        """(blob, diffID, unpacked size, annotations)."""
         parts, listed = self._stream()
-        if self.kind != "estargz":
+        if self.kind not in LISTED:
             stream = self.bent("members", [b"".join(data for _, data in parts) + bytes(1024)])[0]
             blob = {"tar": bytes, "gzip": member, "zstd": zstd_frame}[self.kind](stream)
-            return self.bent("blob", blob), digest_of(stream), len(stream), None
+            return self.bent("blob", blob), digest_of(stream), len(stream), {}
+        is_zstd = self.kind == "zstd:chunked"
+        pack = zstd_frame if is_zstd else member
+        if is_zstd:
+            # The table is no entry: the end comes in front of it.
+            parts.append(({}, bytes(1024)))
         # Members first: where they begin is in the table.
         members, owners = [b""], [[]]
         for owner, data in parts:
@@ -264,26 +299,65 @@ class Layer:
                 owners.append([owner])
         offset, packed = 0, []
         for those, data in zip(owners, members):
-            packed.append(member(data))
+            packed.append(pack(data))
             for owner in those:
                 owner["offset"] = offset
             offset += len(packed[-1])
         if "members" in self.bends:
             members = self.bent("members", members)
-            packed = [member(data) for data in members]
-        toc = self.bent("toc", {"version": 1, "entries": listed})
+            packed = [pack(data) for data in members]
+        toc, split = {"version": 1, "entries": listed}, b""
+        if self.for_storage:
+            text = self.bent("split_text", b"".join(to_json(line) + b"\n" for line in self.bent("split", self._split())))
+            split = self.bent("split_packed", zstd_frame(text))
+            split_place, toc["tarSplitDigest"] = [0, len(split), len(text)], digest_of(split)
+        toc = self.bent("toc", toc)
         text = self.bent("json", to_json(toc))
-        tail = tarfile.TarInfo(self.name_toc)
-        tail.type, tail.size = tarfile.REGTYPE, len(text)
-        toc_tar = self.bent("toc_tar", tail.tobuf() + text + padding(text) + bytes(1024))
-        toc_member = self.bent("toc_member", member(toc_tar))
-        payload = b"".join(packed)
-        foot = self.bent("footer", self.write_footer(len(payload)), len(payload))
-        blob = self.bent("blob", payload + toc_member + foot)
-        stream = unpacked(blob) if {"toc_member", "footer", "blob"} & set(self.bends) else None
+        payload = self.bent("payload", b"".join(packed))
+        annotations = {TOC_DIGEST: digest_of(text)}
+        if is_zstd:
+            toc_tar = b""
+            toc_member = self.bent("toc_member", zstd_frame(text))
+            place = (len(payload) + 8, len(toc_member), len(text))
+            tail = self.bent("toc_frame", skippable(toc_member))
+            prefix = STORAGE if self.for_storage else TOC_POSITION.removesuffix("manifest-position")
+            if self.for_storage:
+                split_place[0] = len(payload) + len(tail) + 8
+                tail += self.bent("split_frame", skippable(split))
+                annotations = {STORAGE + "tarsplit-checksum": digest_of(split)}
+                annotations[STORAGE + "tarsplit-position"] = ":".join(map(str, split_place))
+            tail += self.bent("footer", zstd_footer(*place), len(payload))
+            annotations[prefix + "manifest-checksum"] = digest_of(toc_member)
+            annotations[prefix + "manifest-position"] = ":".join(map(str, (*place, 1)))
+        else:
+            toc_tar = self._toc_tar(text)
+            tail = self.bent("toc_member", member(toc_tar))
+            tail += self.bent("footer", self.write_footer(len(payload)), len(payload))
+        blob = self.bent("blob", payload + tail)
+        bent = {"payload", "toc_member", "toc_frame", "footer", "blob"} & set(self.bends)
+        stream = (zstd_unpacked if is_zstd else unpacked)(blob) if bent else None
         if stream is None:
             stream = b"".join(members) + toc_tar
-        return blob, digest_of(stream), len(stream), digest_of(text)
+        return blob, digest_of(stream), len(stream), annotations | {UNPACKED_SIZE: str(len(stream))}
+
+    def _split(self):
+        """The lines of the tar-split."""
+        lines, run = [], b""
+        for entry in self.entries:
+            run += entry.header()
+            lines.append({"type": 2, "payload": base64.b64encode(run).decode()})
+            line = {"type": 1, "name": entry.listed()["name"], "payload": None}
+            if entry.data:
+                line |= {"size": len(entry.data), "payload": base64.b64encode(crc64(entry.data)).decode()}
+            lines.append(line)
+            run = padding(entry.data)
+        lines.append({"type": 2, "payload": base64.b64encode(run + bytes(1024)).decode()})
+        return [line | {"position": number} for number, line in enumerate(lines)]
+
+    def _toc_tar(self, text):
+        tail = tarfile.TarInfo(self.name_toc)
+        tail.type, tail.size = tarfile.REGTYPE, len(text)
+        return self.bent("toc_tar", tail.tobuf() + text + padding(text) + bytes(1024))
 
 
 class Image:
@@ -322,14 +396,14 @@ class Image:
                 (blobs / digest[7:]).write_bytes(content)
             return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
-        suffix = {"estargz": "+gzip", "gzip": "+gzip", "zstd": "+zstd", "tar": ""}
+        suffix = {"estargz": "+gzip", "gzip": "+gzip", "zstd:chunked": "+zstd", "zstd": "+zstd", "tar": ""}
         descriptors, diff_ids = [], []
         for layer in self.layers:
-            blob, diff_id, size, toc = layer.build()
+            blob, diff_id, _, annotations = layer.build()
             stored = lambda data, layer=layer: layer.bent("stored", data)  # noqa: E731
             descriptor = put(blob, LAYER_TYPE + suffix[layer.kind], stored)
-            if toc:
-                descriptor["annotations"] = {TOC_DIGEST: toc, UNPACKED_SIZE: str(size)}
+            if annotations:
+                descriptor["annotations"] = annotations
             descriptors.append(layer.bent("descriptor", descriptor))
             diff_ids.append(diff_id)
         config = self.bent("config_json", {

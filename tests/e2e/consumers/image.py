@@ -8,6 +8,7 @@ from pathlib import Path
 from .proc import Failed, run
 
 TOC_DIGEST = "containerd.io/snapshot/stargz/toc.digest"
+ZSTD_CHUNKED = ["--layer-format", "zstd:chunked"]
 UNCOMPRESSED_SIZE = "io.containers.estargz.uncompressed-size"
 
 

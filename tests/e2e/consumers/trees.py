@@ -70,12 +70,10 @@ def of_directory(directory):
 
 
 def of_tar(path, tree=None):
-    """The tree of a layer blob (gzip or plain) laid over another, by Python's tarfile."""
+    """The tree of a layer blob (gzip, zstd or plain) laid over another, by Python's tarfile."""
     tree = {} if tree is None else tree
     types = {tarfile.DIRTYPE: "dir", tarfile.REGTYPE: "reg", tarfile.AREGTYPE: "reg", tarfile.SYMTYPE: "symlink"}
-    with open(path, "rb") as raw:
-        zipped = raw.read(2) == b"\x1f\x8b"
-    with (decompressed(path) if zipped else open(path, "rb")) as stream:
+    with (decompressed(path) if compression(path) else open(path, "rb")) as stream:
         with tarfile.open(fileobj=stream, mode="r|") as tar:
             for m in tar:
                 name = m.name.removeprefix("./").rstrip("/")
@@ -91,14 +89,21 @@ def of_tar(path, tree=None):
     return tree
 
 
+def compression(path):
+    """The command that decompresses a blob; None if it is not compressed."""
+    with open(path, "rb") as raw:
+        start = raw.read(4)
+    return "gzip" if start[:2] == b"\x1f\x8b" else "zstd" if start == b"\x28\xb5\x2f\xfd" else None
+
+
 class decompressed:
-    """The output of gzip -dc; unlike Python's own reader of streams it knows many members."""
+    """The output of gzip -dc or zstd -dc; unlike Python's own reader of streams they know many members."""
 
     def __init__(self, path):
-        self.path = path
+        self.path, self.command = path, compression(path)
 
     def __enter__(self):
-        self.popen = subprocess.Popen(["gzip", "-dc"], stdin=open(self.path, "rb"), stdout=subprocess.PIPE)
+        self.popen = subprocess.Popen([self.command, "-dc"], stdin=open(self.path, "rb"), stdout=subprocess.PIPE)
         return self.popen.stdout
 
     def __exit__(self, kind, *_):
@@ -106,7 +111,7 @@ class decompressed:
         self.popen.stdout.close()
         self.popen.stdin = None
         if self.popen.wait() != 0 and kind is None:
-            raise Failed(f"gzip -dc {self.path}: exit {self.popen.returncode}")
+            raise Failed(f"{self.command} -dc {self.path}: exit {self.popen.returncode}")
 
 
 def of_entries(entries, tree=None):

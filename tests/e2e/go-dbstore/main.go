@@ -28,7 +28,7 @@ func open(sr *io.SectionReader, dir string) (metadata.Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return db.NewReader(b, sr)
+	return db.NewReader(b, sr, zstd)
 }
 
 func main() {

@@ -8,6 +8,7 @@ fn layers_of_other_formats() {
     let other = |blob: Vec<u8>, compression: Compression| {
         let layer = LayerToRead {
             index: 0,
+            tar_split: None,
             list: false,
             content: Arc::new(MemoryBlob::new(blob)),
             compression,
@@ -40,6 +41,7 @@ fn layers_side_by_side_are_told_in_order() {
     let layers: Vec<LayerToRead<'_>> = (0..7)
         .map(|index| LayerToRead {
             index,
+            tar_split: None,
             list: false,
             content: Arc::new(MemoryBlob::new(good.blob.clone())),
             compression: Compression::Gzip,
@@ -89,6 +91,7 @@ fn a_place_that_fails_is_an_error() {
             diff_id: None,
             unpacked_size: None,
             toc: None,
+            tar_split: None,
             list: false,
         };
         let result = read_layers(&[layer], 2, &|_| Wanted::No, &|_| {}).remove(0);
@@ -146,6 +149,7 @@ fn kinds_that_containerd_refuses_are_told() {
             diff_id: None,
             unpacked_size: None,
             toc: None,
+            tar_split: None,
             list: false,
         });
         let found = read.findings.finish(&Use::ALL);

@@ -21,14 +21,14 @@ import (
 
 var stores = map[string]store{
 	"memory": func(sr *io.SectionReader, _ string) (metadata.Reader, error) {
-		return memory.NewReader(sr)
+		return memory.NewReader(sr, zstd)
 	},
 	"boltmeta": func(sr *io.SectionReader, dir string) (metadata.Reader, error) {
 		db, err := bolt.Open(filepath.Join(dir, "metadata.db"), 0o600, &bolt.Options{NoSync: true})
 		if err != nil {
 			return nil, err
 		}
-		return boltmeta.NewReader(db, sr)
+		return boltmeta.NewReader(db, sr, zstd)
 	},
 }
 

@@ -7,12 +7,14 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
 	"github.com/containerd/stargz-snapshotter/metadata"
 	digest "github.com/opencontainers/go-digest"
 )
@@ -59,6 +61,25 @@ type walker struct {
 	buf  []byte
 }
 
+// zstd is what the snapshotter gives its stores beside their own decompressors.
+var zstd = metadata.WithDecompressors(new(zstdchunked.Decompressor))
+
+// footer finds the TOC of an eStargz or a zstd:chunked layer.
+func footer(sr *io.SectionReader) (tocOffset, size int64, err error) {
+	if tocOffset, size, err = estargz.OpenFooter(sr); err == nil {
+		return tocOffset, size, nil
+	}
+	var end [zstdchunked.FooterSize]byte
+	if _, rerr := sr.ReadAt(end[:], sr.Size()-int64(len(end))); rerr != nil {
+		return 0, 0, err
+	}
+	_, tocOffset, _, zerr := new(zstdchunked.Decompressor).ParseFooter(end[:])
+	if zerr != nil {
+		return 0, 0, errors.Join(err, zerr)
+	}
+	return tocOffset, int64(len(end)), nil
+}
+
 // list prints the entries of the layer in the file name, as the store tells them, and a summary.
 func list(name string, open store, toc digest.Digest) (err error) {
 	f, err := os.Open(name)
@@ -71,11 +92,11 @@ func list(name string, open store, toc digest.Digest) (err error) {
 		return err
 	}
 	sr := io.NewSectionReader(f, 0, st.Size())
-	tocOffset, footerSize, err := estargz.OpenFooter(sr)
+	tocOffset, footerSize, err := footer(sr)
 	if err != nil {
 		return fmt.Errorf("footer: %w", err)
 	}
-	blob, err := estargz.Open(sr)
+	blob, err := estargz.Open(sr, estargz.WithDecompressors(new(zstdchunked.Decompressor)))
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
