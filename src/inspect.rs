@@ -372,7 +372,7 @@ pub fn caches_of(source: &dyn ImageSource, platform: &Platform) -> Result<ImageC
         None => BTreeMap::new(),
     };
     Ok(ImageCaches {
-        records: match labels.get(CACHES_LABEL) {
+        records: match labels.get(CACHES_LABEL).or_else(|| annotations.get(CACHES_LABEL)) {
             Some(json) => CacheRecord::parse_all(json).map_err(damaged)?,
             None => Vec::new(),
         },

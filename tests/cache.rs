@@ -451,3 +451,32 @@ fn the_snippet_runs() {
     assert!(output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("was not copied whole"));
 }
+
+#[test]
+fn what_is_too_long_for_a_label_is_an_annotation() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = directory.path().join("vllm");
+    let keys: Vec<String> = (0..450).map(|key| format!("{key:010x}")).collect();
+    for key in &keys {
+        let graph = format!("torch_compile_cache/{key}/rank_0_0/backbone/computation_graph.py");
+        write(&cache, &[(&graph, "x = 1\n")]);
+    }
+    let out = directory.path().join("out");
+    let image = packed(&["--cache", &format!("vllm={}", cache.display()), "-o", &oci(&out)]);
+    let document = |digest: &Value| -> Value {
+        let path = out.join("blobs/sha256").join(&digest.as_str().unwrap()[7..]);
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    };
+    let labels = &document(&image["config"]["digest"])["config"]["Labels"];
+    for (name, value) in labels.as_object().unwrap() {
+        assert!(name.len() + value.as_str().unwrap().len() <= 4096, "{name}");
+    }
+    let annotations = &document(&image["digest"])["annotations"];
+    assert!(annotations["dev.starcar.caches"].as_str().unwrap().len() > 4096);
+    assert_eq!(annotations["io.kserve.km/cache-hash"], keys.join(","));
+
+    let shown = starcar(&["cache", "env", &oci(&out)]);
+    assert!(shown.stdout.contains("VLLM_CACHE_ROOT"), "{} {}", shown.stdout, shown.stderr);
+    let verified = starcar(&["verify", &oci(&out), "--format", "json"]);
+    assert!(!verified.stdout.contains("cache-"), "{}", verified.stdout);
+}

@@ -37,6 +37,12 @@ pub const STARCAR_PREFIX: &str = "dev.starcar.";
 /// Label with the records of an image's compile caches, as JSON.
 pub const CACHES_LABEL: &str = "dev.starcar.caches";
 
+/// Longest label of a config, name and value together, in bytes: containerd makes no container of an image with a longer one,
+/// because it gives containers the labels of their images.
+///
+/// Source: containerd, `pkg/labels/validate.go`.
+pub const LABEL_MAX: usize = 4_096;
+
 /// Annotation of a manifest that says whom an image is for that not all can read in part.
 pub const CONSUMER_ANNOTATION: &str = "dev.starcar.consumer";
 

@@ -138,7 +138,11 @@ impl Prepared {
         let mut annotations = self.annotations(platform, &labels);
         let consumer_name = consumer.map(|consumer| consumer.name().to_owned());
         annotations.extend(consumer_name.map(|name| (CONSUMER_ANNOTATION.to_owned(), name)));
-        labels.extend(cache_labels::labels(&records));
+        let (long, short): (BTreeMap<_, _>, _) = cache_labels::labels(&records)
+            .into_iter()
+            .partition::<BTreeMap<_, _>, _>(|(name, value)| cache_labels::is_annotation(name, value));
+        labels.extend(short);
+        annotations.extend(long);
         let name = self.snapshot.repository.as_deref().unwrap_or("this image");
         annotations.extend(cache_labels::annotations(&records, MOUNTED_AT_DEFAULT, name));
         ImageFacts { layers, labels, annotations, caches: records }

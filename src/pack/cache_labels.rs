@@ -12,10 +12,10 @@ use crate::{
         CacheRecord, Contract, Kind,
         identity::{Attribute, Evidence, Fact, Identity},
     },
-    oci::{CACHES_LABEL, STARCAR_PREFIX},
+    oci::{CACHES_LABEL, LABEL_MAX, STARCAR_PREFIX},
 };
 
-/// Labels of the config.
+/// Labels of the config, and annotations of the manifest those that are too long for a label.
 pub(crate) fn labels(records: &[CacheRecord]) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     if records.is_empty() {
@@ -36,6 +36,11 @@ pub(crate) fn labels(records: &[CacheRecord]) -> BTreeMap<String, String> {
         labels.extend(of_mount(vllm, records));
     }
     labels
+}
+
+/// Whether the manifest has this among its annotations, as the config cannot have it.
+pub(crate) fn is_annotation(name: &str, value: &str) -> bool {
+    name.len().saturating_add(value.len()) > LABEL_MAX
 }
 
 /// Annotations of the manifest: what the serving side must do.

@@ -150,13 +150,18 @@ fn prepare_one(
     };
     let usage = usage(&examined, options.profile.as_ref());
     let files = survey::survey_cache(&tree.files, usage, options.compression)?;
+    // As the image has them: paths that were rewritten are longer or shorter than before.
+    let size = relocated.iter().fold(examined.size(), |size, file| {
+        let before = tree.files.get(file.index).map_or(0, |before| before.stamp.size);
+        size.saturating_sub(before).saturating_add(file.content.len() as u64)
+    });
     let planned = plan_cache(&files, plan_options);
     let record = CacheRecord {
         kind: tree.kind,
         directory: format!("{CACHE_DIRECTORY}/{name}"),
         at,
         files: tree.files.len() as u64,
-        size: examined.size(),
+        size,
         entries: tree.entries() as u64,
         keys: if tree.kind == Kind::Vllm { tree.keys() } else { Vec::new() },
         target,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     oci::{CONSUMER_ANNOTATION, STARCAR_PREFIX},
-    pack::{FormatChoice, RecordedBase, RecordedOptions},
+    pack::{FormatChoice, RecordedBase, RecordedOptions, cache_labels},
     zstd_chunked::Consumer,
 };
 
@@ -35,7 +35,7 @@ impl Claims {
     ) -> Self {
         let labels =
             config.and_then(|config| config.config().as_ref()).and_then(|config| config.labels().clone());
-        let labels: BTreeMap<String, String> = labels.unwrap_or_default().into_iter().collect();
+        let mut labels: BTreeMap<String, String> = labels.unwrap_or_default().into_iter().collect();
         let annotations = manifest.and_then(|manifest| manifest.annotations().clone()).unwrap_or_default();
         let annotations: BTreeMap<String, String> = annotations.into_iter().collect();
         for (name, label) in &labels {
@@ -44,6 +44,11 @@ impl Claims {
                 let message = format!("the label {name} is {label:?}, the annotation {annotation:?}");
                 findings.add(&rules::LABEL_DIFFERS, Place::default(), message);
             }
+        }
+        for (name, value) in
+            annotations.iter().filter(|(name, value)| cache_labels::is_annotation(name, value))
+        {
+            labels.entry(name.clone()).or_insert_with(|| value.clone());
         }
         let recorded = RecordedOptions::read(&annotations).unwrap_or_else(|reason| {
             let message = format!("how the image was packed cannot be understood: {reason}");
