@@ -13,6 +13,7 @@ pub mod estargz;
 pub mod glob;
 pub mod inspect;
 pub mod layer;
+pub mod literal_deflate;
 pub mod members;
 pub mod naming;
 pub mod natural;

@@ -7,9 +7,9 @@
 use std::io::IoSliceMut;
 
 /// Bytes of a gzip member's fixed header: magic, deflate, no flags, no time, no extra flags, unknown system.
-const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+pub(crate) const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// Largest payload of a stored deflate block: its length field has 16 bits.
-const STORED_BLOCK_MAX: usize = 65_535;
+pub(crate) const STORED_BLOCK_MAX: usize = 65_535;
 /// A stored block's header: final flag and type in one byte, then LEN and its complement.
 const STORED_BLOCK_HEADER: usize = 5;
 /// CRC-32 and length of the payload, four bytes each.

@@ -170,7 +170,8 @@ impl CliError {
                 PackError::Base(_) | PackError::PlatformBase { .. } => exit_code::BASE,
                 PackError::Layer(LayerError::Write(_) | LayerError::Spool(_))
                 | PackError::CacheLayer(LayerError::Write(_) | LayerError::Spool(_))
-                | PackError::DiskSpace { .. } => exit_code::IMAGE,
+                | PackError::DiskSpace { .. }
+                | PackError::SpoolSpace { .. } => exit_code::IMAGE,
                 PackError::Oci(error) => of_oci(error),
                 PackError::LayerTooLarge { .. } => exit_code::REGISTRY,
                 PackError::Threads(_)

@@ -71,6 +71,10 @@ pub(super) struct ImageArguments {
     /// Which files are compressed: `auto` stores weights and samples the rest
     #[arg(long, value_enum, default_value_t = CompressionArgument::Auto, help_heading = "Image")]
     compression: CompressionArgument,
+    /// Compress weights too, where they shrink: bf16 by about 22 %, for thin links. The node unpacks them, at 0.1 GB/s on a
+    /// core in eStargz and 0.5 in zstd:chunked; `starcar plan` says how long that takes
+    #[arg(long, help_heading = "Image")]
+    compress_weights: bool,
     /// Bytes of a file that a node fetches at a time [default: 4063232, in zstd:chunked 3407872]
     #[arg(long, alias = "zstdchunked-chunk-size", value_name = "SIZE", value_parser = parse::bytes, help_heading = "Image")]
     estargz_chunk_size: Option<u64>,
@@ -217,6 +221,16 @@ impl ImageArguments {
 
     /// What the arguments mean for packing; reads the profiles.
     pub(super) fn options(&self) -> Result<PackOptions, CliError> {
+        if self.compress_weights && self.layer_format == LayerFormatArgument::Tar {
+            return Err(CliError::Usage(
+                "--compress-weights goes not with --layer-format tar, which does not compress".to_owned(),
+            ));
+        }
+        if self.compress_weights && self.compression == CompressionArgument::Store {
+            return Err(CliError::Usage(
+                "--compress-weights goes not with --compression store, which compresses nothing".to_owned(),
+            ));
+        }
         let format = self.format()?;
         let (profile, profile_is_specific) = self.profile()?;
         Ok(PackOptions {
@@ -235,6 +249,7 @@ impl ImageArguments {
                 CompressionArgument::Store => Compression::Store,
                 CompressionArgument::Gzip => Compression::Gzip,
             },
+            compress_weights: self.compress_weights,
             prefetch: match self.prefetch {
                 PrefetchArgument::Auto => Prefetch::Auto,
                 PrefetchArgument::All => Prefetch::All,

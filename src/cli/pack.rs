@@ -115,6 +115,10 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     }
 
     let destinations = destinations(&arguments.output, &references, arguments.push, naming, open)?;
+    if let Some((place, size)) = prepared.spooled(&destinations).filter(|_| !arguments.progress.quiet) {
+        let (size, place) = (output::size(size), place.display());
+        progress.line(&format!("compressed weights, about {size}, are kept in {place} until they are sent"));
+    }
     let packed = prepared.write(&destinations, &progress)?;
     for reference in references.iter().filter(|_| arguments.attach_profile) {
         attach(&open()?, &prepared, reference, &packed)?;

@@ -83,7 +83,9 @@ fn estimates(prepared: &Prepared, link: Link) -> Result<Vec<EstimateRow>, CliErr
     // The same start, of an image that nobody laid out for it.
     let without: Vec<PlanFile> = files.iter().map(|file| PlanFile { usage: None, ..file.clone() }).collect();
     let natural = plan(&without, &prepared.plan_options).map_err(crate::pack::PackError::from)?;
-    let (node, tuned) = (Node::default(), Node::recommended());
+    let unpack_speed =
+        |node: Node| Node { unpack_speed: prepared.unpack_speed().unwrap_or(node.unpack_speed), ..node };
+    let (node, tuned) = (unpack_speed(Node::default()), unpack_speed(Node::recommended()));
     let row = |what, estimate: Estimate| EstimateRow {
         what,
         running: rounded(estimate.running),
@@ -145,8 +147,20 @@ struct PlanDocument<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     platforms: Vec<PlatformDocument>,
     layers: Vec<LayerDocument<'a>>,
+    /// What compressing weights saves and costs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compressed_weights: Option<CompressedDocument>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     estimates: &'a [EstimateRow],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CompressedDocument {
+    size: u64,
+    estimated_size: u64,
+    /// Seconds that one core of a node takes to unpack them.
+    unpack_seconds: f64,
 }
 
 #[derive(Serialize)]
@@ -197,11 +211,16 @@ fn json(prepared: &Prepared, estimates: &[EstimateRow]) -> Result<String, CliErr
                     None => Cow::Borrowed(&files[file.index].path),
                 },
                 size: files[file.index].size,
-                compressed: file.storage == Storage::Compressed,
+                compressed: file.storage != Storage::Stored,
                 chunks: &file.chunks,
                 reason: &file.reason,
             })
             .collect(),
+    });
+    let compressed_weights = prepared.compressed_weights().map(|weights| CompressedDocument {
+        size: weights.size,
+        estimated_size: weights.estimated,
+        unpack_seconds: rounded(weights.unpack_seconds()),
     });
     let mut platforms: Vec<PlatformDocument> = prepared
         .platforms()
@@ -214,6 +233,7 @@ fn json(prepared: &Prepared, estimates: &[EstimateRow]) -> Result<String, CliErr
         base_layers: prepared.plan_options.base_layers,
         platforms,
         layers: layers.collect(),
+        compressed_weights,
         estimates,
     };
     serde_json::to_string_pretty(&document)

@@ -49,7 +49,7 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
                 let file = &files[planned.index];
                 let storage = match planned.storage {
                     Storage::Stored => "stored",
-                    Storage::Compressed => "compressed",
+                    Storage::Compressed | Storage::EntropyCoded => "compressed",
                 };
                 vec![
                     format!("  {directory}{}", file.path),
@@ -66,6 +66,16 @@ pub(super) fn plan_text(prepared: &Prepared) -> String {
         prepared.planned().flat_map(|(layer, files, _)| layer.files.iter().map(|file| files[file.index].size))
     };
     let _ = writeln!(text, "{}, {}", count(planned().count(), "file"), size(planned().sum()));
+    if let Some(weights) = prepared.compressed_weights() {
+        let _ = writeln!(
+            text,
+            "compressed weights: {} to about {}; a node's core unpacks them in {:.1} s; packing keeps as much as they \
+             shrink to in TMPDIR, if there is no oci: output",
+            size(weights.size),
+            size(weights.estimated),
+            weights.unpack_seconds(),
+        );
+    }
     text
 }
 

@@ -72,6 +72,7 @@ fn content(fields: &mut Fields, content: &Content) -> Option<()> {
     fields.byte(match storage {
         Storage::Stored => b's',
         Storage::Compressed => b'c',
+        Storage::EntropyCoded => b'e',
     });
     fields.number(chunks.len() as u64);
     for length in chunks {
@@ -175,6 +176,7 @@ mod tests {
             file(content_of("/a", STAMP, 1)),
             file(Content { chunks: vec![6, 4], ..base() }),
             file(Content { storage: Storage::Compressed, ..base() }),
+            file(Content { storage: Storage::EntropyCoded, ..base() }),
             file(Content { expected: Vec::new(), ..base() }),
             file(Content { expected: vec![sha256], ..base() }),
             file(Content::bytes("one", Storage::Stored)),

@@ -14,6 +14,7 @@ use crate::{
     layer::{
         Content, Entry, EntryKind, LayerError, LayerFormat, MediaType, Storage, Tail, WrittenEntry, tar_tail,
     },
+    literal_deflate,
 };
 
 /// Largest deflate level.
@@ -55,6 +56,10 @@ impl LayerFormat for Estargz {
 
     fn compress(&self, payload: &[u8]) -> io::Result<Option<Vec<u8>>> {
         self.gzip(payload).map(Some)
+    }
+
+    fn entropy_code(&self, payload: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Ok(Some(literal_deflate::gzip(payload)))
     }
 
     fn uncompressed_size_annotation(&self) -> Option<&'static str> {

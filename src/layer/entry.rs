@@ -118,6 +118,9 @@ pub enum Storage {
     Stored,
     /// Compressed.
     Compressed,
+    /// Compressed as fast as the format can by how often each byte occurs, without a search for repetitions: for
+    /// weights, which have none. A chunk that hardly shrinks lies stored.
+    EntropyCoded,
 }
 
 impl Entry {

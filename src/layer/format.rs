@@ -47,6 +47,13 @@ pub trait LayerFormat: Send + Sync + fmt::Debug {
     /// When there is no memory for the compressor.
     fn compress(&self, payload: &[u8]) -> io::Result<Option<Vec<u8>>>;
 
+    /// A member that holds `payload`, compressed by how often each byte occurs alone, or `None` when the format has
+    /// none.
+    ///
+    /// # Errors
+    /// When there is no memory for the compressor.
+    fn entropy_code(&self, payload: &[u8]) -> io::Result<Option<Vec<u8>>>;
+
     /// The annotation that says the size of the uncompressed tar stream, if the format has one.
     fn uncompressed_size_annotation(&self) -> Option<&'static str> {
         None

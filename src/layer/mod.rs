@@ -15,7 +15,6 @@ mod tar_header;
 pub mod tar_reader;
 mod work;
 
-pub(crate) use self::tar_header::{header_blocks, padding, tar_name, tar_tail};
 pub use self::{
     entry::{Content, Data, Entry, EntryKind, Expected, Storage},
     error::LayerError,
@@ -23,4 +22,8 @@ pub use self::{
     plain_tar::PlainTar,
     recorder::{Recorder, StoredChunk},
     seal::{SealOptions, SealedLayer, Workers, seal, seal_recorded},
+};
+pub(crate) use self::{
+    tar_header::{header_blocks, padding, tar_name, tar_tail},
+    work::is_worth_unpacking,
 };

@@ -244,7 +244,7 @@ impl SegmentReader<'_> {
     fn chunk(&mut self, chunk: Chunk) -> Result<(), Stop> {
         let framing = match chunk.storage {
             Storage::Stored => self.format.framing(),
-            Storage::Compressed => Framing::Raw,
+            Storage::Compressed | Storage::EntropyCoded => Framing::Raw,
         };
         let mut buffer = FramedBuffer::new(self.pool.take(), framing, chunk.length);
         self.fill(&mut buffer, &chunk)?;
@@ -355,6 +355,7 @@ fn write_blob(
                 let checksum = worked.checksum;
                 match worked.made.map_err(LayerError::Compress)? {
                     Made::Member(member) => blob.member(member, outlet)?,
+                    Made::Framed(buffer) => blob.stored(chunk, &buffer, checksum, framing, outlet)?,
                     Made::AsRead => {
                         if let Some(buffer) = buffer.get() {
                             blob.stored(chunk, buffer, checksum, framing, outlet)?;

@@ -27,6 +27,10 @@ impl LayerFormat for PlainTar {
         Ok(None)
     }
 
+    fn entropy_code(&self, _payload: &[u8]) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
     fn finish(&self, _entries: &[WrittenEntry<'_>], _offset: u64) -> Result<Tail, LayerError> {
         let tar = tar_tail(None)?;
         Ok(Tail { blob: tar.clone(), tar, annotations: BTreeMap::new() })

@@ -146,6 +146,20 @@ pub enum PackError {
         /// Bytes that are needed.
         needed: u64,
     },
+    /// There is no room for what is compressed.
+    #[error(
+        "{} has {available} bytes free and packing with compressed weights keeps about {needed} there; \
+         set TMPDIR to another place, or write into a layout (--output oci:DIR), which needs no copy",
+        path.display()
+    )]
+    SpoolSpace {
+        /// Where temporary files go.
+        path: PathBuf,
+        /// Bytes that are free.
+        available: u64,
+        /// Bytes that are needed.
+        needed: u64,
+    },
     /// A layer is larger than its registry takes.
     #[error("the layer of {title} has {size} bytes, and {registry} is known to take {limit} at most")]
     LayerTooLarge {

@@ -26,6 +26,7 @@ pub use self::{
     packed::{Packed, PackedBlob, PackedLayer, PackedVariant},
     platforms::PlatformOptions,
     recorded::{RecordedBase, RecordedIndex, RecordedOptions, recorded_profile},
+    room::CompressedWeights,
     write::Destination,
 };
 use crate::{
@@ -69,6 +70,9 @@ pub struct PackOptions {
     pub format: FormatChoice,
     /// Which files are compressed.
     pub compression: Compression,
+    /// Whether weights are compressed too, by the frequency of their bytes: fewer bytes on the link for more work on the
+    /// node. Plain tar does not compress.
+    pub compress_weights: bool,
     /// Which files a node fetches before a container runs.
     pub prefetch: Prefetch,
     /// The nodes that the image is for.
@@ -123,6 +127,16 @@ impl FormatChoice {
                 Arc::new(ZstdChunked::new(level).for_consumers(consumers))
             }
             Self::Tar => Arc::new(PlainTar),
+        }
+    }
+
+    /// Bytes per second that one core of a node unpacks of entropy coded weights: Go's gunzip and klauspost's zstd, which
+    /// stargz-snapshotter uses. Source: docs/measurements.md.
+    pub fn unpack_speed(self) -> Option<f64> {
+        match self {
+            Self::Estargz { .. } => Some(0.1e9),
+            Self::ZstdChunked { .. } => Some(0.5e9),
+            Self::Tar => None,
         }
     }
 
@@ -214,9 +228,16 @@ pub(crate) struct LayerSpec {
     pub entries: Vec<Entry>,
     /// Paths in the image of the snapshot's files in the layer.
     pub files: Vec<String>,
+    /// About how many bytes those of its files take that are entropy coded.
+    pub entropy_coded: u64,
 }
 
 impl LayerSpec {
+    /// Bytes of payload that lie in the layer as they are, and about how many entropy coded ones.
+    fn bulk(&self) -> u64 {
+        self.stored_payload() + self.entropy_coded
+    }
+
     /// Bytes of payload that lie in the layer as they are.
     fn stored_payload(&self) -> u64 {
         let stored = |entry: &&Entry| matches!(&entry.kind, EntryKind::Regular(content) if content.storage == Storage::Stored);
@@ -327,9 +348,11 @@ pub fn prepare(
 
     let mut warnings: Vec<String> = snapshot.warnings.iter().map(ToString::to_string).collect();
     let usage = usage(&snapshot, &options, &mut warnings);
-    let files = survey::survey(&snapshot.files, usage, options.compression)?;
+    let format = options.compress_weights.then(|| options.format.format());
+    let files = survey::survey(&snapshot.files, usage, options.compression, format.as_deref())?;
     let plan_options = PlanOptions {
         compression: options.compression,
+        compress_weights: options.compress_weights,
         prefetch: options.prefetch,
         nodes: options.nodes,
         chunk_size: options.chunk_size,
@@ -354,6 +377,7 @@ pub fn prepare(
             created_by: layer.created_by,
             entries: entries::of_base(layer.entries, options.modified, landmarks),
             files: Vec::new(),
+            entropy_coded: 0,
         }));
         platform.layers = start..layers.len();
     }
@@ -370,6 +394,7 @@ pub fn prepare(
             title,
             entries: entries::of_planned(planned, &snapshot.files, directory, options.modified, landmarks),
             files: paths,
+            entropy_coded: room::entropy_coded(planned),
         });
     }
     for cache in &caches.caches {
@@ -389,6 +414,7 @@ pub fn prepare(
                 .iter()
                 .map(|file| format!("{root}/{}", cache.files[file.index].path))
                 .collect(),
+            entropy_coded: 0,
         });
     }
     Ok(Prepared { snapshot, files, plan, plan_options, caches, warnings, options, layers, platforms, spool })

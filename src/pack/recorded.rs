@@ -27,6 +27,9 @@ pub struct RecordedOptions {
     pub cache_at: String,
     /// Largest length of a chunk in bytes.
     pub chunk_size: u64,
+    /// Whether weights are compressed too.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub compress_weights: bool,
     /// Which files are compressed.
     pub compression: Compression,
     /// Whom zstd:chunked layers are for; `None` where that is stargz-snapshotter alone, or in other formats.
@@ -55,6 +58,11 @@ pub struct RecordedOptions {
 }
 
 /// Whether an option is off, as in images of versions that did not have it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(option: &bool) -> bool {
+    !option
+}
+
 /// What images of one index share their plan with: each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,6 +105,7 @@ impl RecordedOptions {
             },
             cache_at: options.caches.at.clone(),
             chunk_size: options.chunk_size,
+            compress_weights: options.compress_weights,
             compression: options.compression,
             consumers: match options.format {
                 FormatChoice::ZstdChunked { consumers, .. } => {
@@ -141,6 +150,7 @@ impl RecordedOptions {
     pub fn apply(&self, options: &mut PackOptions) {
         options.caches.at.clone_from(&self.cache_at);
         options.chunk_size = self.chunk_size;
+        options.compress_weights = self.compress_weights;
         options.compression = self.compression;
         options.files.exclude.clone_from(&self.exclude);
         options.files.include.clone_from(&self.include);

@@ -13,7 +13,8 @@ use flate2::{Compression as Level, write::DeflateEncoder};
 use super::PackError;
 use crate::{
     compile_cache::CacheFile,
-    plan::{Compression, PlanFile, Sample},
+    layer::LayerFormat,
+    plan::{Compression, PlanFile, Sample, is_weights},
     profile::FileUse,
     snapshot::{SnapshotFile, WeightFormat},
 };
@@ -21,20 +22,30 @@ use crate::{
 /// Bytes that are read at the start, in the middle and at the end of a file.
 const WINDOW: u64 = 64 * 1024;
 
+/// Windows of a file of weights that are read for a sample, as far from each other as can be, and their bytes. Tensors
+/// of several types may lie in one file.
+const WEIGHT_WINDOWS: u64 = 8;
+const WEIGHT_WINDOW: u64 = 128 * 1024;
+
 /// Describes `files` for the planner, with what the profile says of each. Samples are taken only where
-/// `compression` depends on them.
+/// `compression` depends on them; `weights_format` is the format that weights are to be compressed in, if they are.
 pub(super) fn survey(
     files: &[SnapshotFile],
     usage: Vec<Option<FileUse>>,
     compression: Compression,
+    weights_format: Option<&dyn LayerFormat>,
 ) -> Result<Vec<PlanFile>, PackError> {
     std::iter::zip(files, usage)
         .map(|(file, usage)| {
             let weights = file.weight_format.is_some();
             let size = file.stamp.size;
-            let wanted = compression == Compression::Auto && !weights && size > 0;
-            let sample = wanted.then(|| sample(&file.source, size)).transpose();
             let unreadable = |cause| PackError::Sample { path: file.source.clone(), cause };
+            let look = look(&file.path, size, weights, compression, weights_format.is_some());
+            let sample = match (look, weights_format) {
+                (Look::Weights, Some(format)) => weights_sample(&file.source, size, format).map(Some),
+                (Look::Sample, _) => sample(&file.source, size).map(Some),
+                _ => Ok(None),
+            };
             let sample = sample.map_err(unreadable)?;
             let header = match file.weight_format {
                 Some(WeightFormat::Safetensors) => Some(header_length(file).map_err(unreadable)?),
@@ -43,6 +54,29 @@ pub(super) fn survey(
             Ok(PlanFile { path: file.path.clone(), size, weights, header, sample, usage })
         })
         .collect()
+}
+
+/// What a file is sampled for.
+#[derive(Debug, Clone, Copy)]
+enum Look {
+    /// Nothing depends on a sample.
+    Not,
+    /// Whether it is worth compressing.
+    Sample,
+    /// Whether it is worth entropy coding.
+    Weights,
+}
+
+fn look(path: &str, size: u64, weights: bool, compression: Compression, compress_weights: bool) -> Look {
+    if size == 0 {
+        Look::Not
+    } else if compress_weights && is_weights(path, weights) {
+        Look::Weights
+    } else if compression == Compression::Auto && !weights {
+        Look::Sample
+    } else {
+        Look::Not
+    }
 }
 
 /// Length in bytes of what lies before the tensors of a safetensors file: a length of 8 bytes, and as much JSON.
@@ -76,13 +110,18 @@ pub(super) fn survey_cache(
         .collect()
 }
 
-fn sample(path: &Path, size: u64) -> io::Result<Sample> {
-    let open = File::open(path)?;
-    let windows = if size <= 3 * WINDOW {
+/// The windows of a file of that size: offsets and lengths in bytes.
+fn windows(size: u64) -> Vec<(u64, u64)> {
+    if size <= 3 * WINDOW {
         vec![(0, size)]
     } else {
         vec![(0, WINDOW), ((size - WINDOW) / 2, WINDOW), (size - WINDOW, WINDOW)]
-    };
+    }
+}
+
+fn sample(path: &Path, size: u64) -> io::Result<Sample> {
+    let open = File::open(path)?;
+    let windows = windows(size);
     let mut encoder = DeflateEncoder::new(io::sink(), Level::fast());
     let mut buffer = Vec::new();
     for (offset, length) in windows {
@@ -95,11 +134,37 @@ fn sample(path: &Path, size: u64) -> io::Result<Sample> {
     Ok(Sample { raw: encoder.total_in(), compressed: encoder.total_out() })
 }
 
+/// The windows of a file of weights of that size: offsets and lengths in bytes. Small files are all window.
+fn weight_windows(size: u64) -> Vec<(u64, u64)> {
+    let length = size.clamp(1, WEIGHT_WINDOW);
+    let between = size.saturating_sub(length) / (WEIGHT_WINDOWS - 1);
+    let (count, step) =
+        if between < length { (size.div_ceil(length), length) } else { (WEIGHT_WINDOWS, between) };
+    (0..count).map(|window| (window * step, length.min(size - window * step))).collect()
+}
+
+/// How windows of weights shrink in `format`, each on its own as a chunk is.
+fn weights_sample(path: &Path, size: u64, format: &dyn LayerFormat) -> io::Result<Sample> {
+    let open = File::open(path)?;
+    let mut sample = Sample { raw: 0, compressed: 0 };
+    let mut buffer = Vec::new();
+    for (offset, length) in weight_windows(size) {
+        buffer.resize(usize::try_from(length).map_err(io::Error::other)?, 0);
+        open.read_exact_at(&mut buffer, offset)?;
+        let raw = buffer.len() as u64;
+        let coded = format.entropy_code(&buffer)?.map_or(raw, |member| member.len() as u64);
+        sample.raw += raw;
+        sample.compressed += coded.min(raw);
+    }
+    Ok(sample)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::estargz::Estargz;
 
-    fn sampled(content: &[u8]) -> Sample {
+    fn sample_of(content: &[u8]) -> Sample {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("file");
         std::fs::write(&path, content).unwrap();
@@ -107,8 +172,34 @@ mod tests {
     }
 
     #[test]
+    fn weights_are_sampled_in_windows_or_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        let window = WEIGHT_WINDOW;
+        for (size, raw) in [
+            (1, 1),
+            (window, window),
+            (window + 1, window + 1),
+            (7 * window + 5, 7 * window + 5),
+            (8 * window, 8 * window),
+            (100 * window, 8 * window),
+        ] {
+            // Half of the bytes are zero, and the others are not.
+            let content: Vec<u8> = (0..=255_u8)
+                .flat_map(|byte| [0, byte])
+                .cycle()
+                .take(usize::try_from(size).unwrap())
+                .collect();
+            std::fs::write(&path, content).unwrap();
+            let sample = weights_sample(&path, size, &Estargz::new(6)).unwrap();
+            assert_eq!(sample.raw, raw);
+            assert!(size < window || (60..66).contains(&sample.percent()), "{sample:?}");
+        }
+    }
+
+    #[test]
     fn text_shrinks_and_noise_does_not() {
-        let text = sampled("hello, world\n".repeat(100_000).as_bytes());
+        let text = sample_of("hello, world\n".repeat(100_000).as_bytes());
         assert_eq!(text.raw, 3 * WINDOW);
         assert!(text.percent() < 10, "{text:?}");
         let mut state = 1_u64;
@@ -118,6 +209,6 @@ mod tests {
                 state.to_be_bytes()[0]
             })
             .collect();
-        assert!(sampled(&noise).percent() > 95);
+        assert!(sample_of(&noise).percent() > 95);
     }
 }

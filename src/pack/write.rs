@@ -89,7 +89,7 @@ impl Prepared {
                 _ => None,
             })
             .transpose()?;
-        let keep = Self::keep(layout.as_ref(), destinations);
+        let keep = self.keep(layout.as_ref(), destinations)?;
         observer.hashing(self.payload());
         let sealed = seal_layers::seal_layers(&self.layers, &self.options, &self.spool, keep, observer)?;
         let blueprint = self.blueprint();
@@ -142,7 +142,7 @@ impl Prepared {
     /// # Errors
     /// [`PackError::LayerTooLarge`].
     pub fn check_sizes(&self, reference: &Reference) -> Result<(), PackError> {
-        self.refuse_too_large(reference, self.layers.iter().map(LayerSpec::stored_payload))
+        self.refuse_too_large(reference, self.layers.iter().map(LayerSpec::bulk))
     }
 
     /// Refuses layers of these sizes, in their order, that are too large for a registry.

@@ -3,7 +3,7 @@
 use super::{
     Compression, LayerKind, PlanFile, PlanOptions, PlannedFile, PlannedLayer, Prefetch,
     chunks::chunk_lengths,
-    storage::{storage, stored_bytes},
+    storage::{storage_by_sample, stored_bytes},
 };
 use crate::{layer::Storage, natural::natural_cmp};
 
@@ -33,7 +33,7 @@ pub fn plan_cache(files: &[PlanFile], options: &PlanOptions) -> PlannedLayer {
             (Compression::Auto, None) if file.size > 0 => {
                 (Storage::Compressed, "compressed: a small file of a cache".to_owned())
             }
-            _ => storage(file, options.compression),
+            _ => storage_by_sample(file, options.compression),
         };
         PlannedFile {
             index,
@@ -63,6 +63,7 @@ mod tests {
     fn planned(files: &[PlanFile], prefetch: Prefetch) -> (Vec<&str>, usize) {
         let options = PlanOptions {
             compression: Compression::Auto,
+            compress_weights: false,
             prefetch,
             nodes: Nodes::Default,
             chunk_size: CHUNK_SIZE_DEFAULT,

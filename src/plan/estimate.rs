@@ -74,6 +74,18 @@ impl Node {
     }
 }
 
+impl Node {
+    /// Seconds to unpack, verify and write `length` bytes of a file.
+    fn make(self, planned: &PlannedFile, length: u64) -> f64 {
+        let speed = match planned.storage {
+            Storage::Stored => self.verify_speed,
+            // What is fast to unpack has to be verified all the same.
+            Storage::Compressed | Storage::EntropyCoded => self.unpack_speed.min(self.verify_speed),
+        };
+        number(length) / speed
+    }
+}
+
 /// How a start goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Estimate {
@@ -113,10 +125,13 @@ pub fn estimate_eager(plan: &Plan, files: &[PlanFile], base: u64, link: Link, no
     let packed = base + plan.layers.iter().map(layer_bytes).sum::<u64>();
     let unpacked = base + plan.layers.iter().map(unpacked_bytes).sum::<u64>();
     let fetched = number(packed);
+    let planned = plan.layers.iter().flat_map(|layer| &layer.files);
+    let compressed: u64 = planned.filter(|file| file.storage != Storage::Stored).map(self::unpacked).sum();
     // Layers are downloaded side by side and unpacked one after another: little is unpacked before all are there.
     let running = PULL_ROUND_TRIPS * link.round_trip
         + fetched / link.bandwidth
         + number(unpacked) / node.apply_speed
+        + number(compressed) / node.unpack_speed
         + node.create;
     let thinking = reads(plan, files).last().map_or(0.0, |read| read.until.get());
     Estimate { running, last_read: running + thinking, fetched }
@@ -132,6 +147,8 @@ struct Start<'a> {
     fetched: f64,
     /// Bytes of all layers of the plan that are not prefetched.
     total: f64,
+    /// Seconds that a node takes to unpack, verify and write those.
+    total_made: f64,
     /// Part of what is not prefetched that background fetch has brought, 0 to 1.
     background: f64,
     /// When background fetch may begin again.
@@ -150,18 +167,15 @@ impl<'a> Start<'a> {
         for planned in plan.layers.iter().flat_map(|layer| &layer.files) {
             placed[planned.index] = Some(planned);
         }
+        let left = || plan.layers.iter().flat_map(|layer| &layer.files[layer.prioritized..]);
         Self {
             plan,
             link,
             node,
             now: 0.0,
             fetched: 0.0,
-            total: plan
-                .layers
-                .iter()
-                .flat_map(|layer| &layer.files[layer.prioritized..])
-                .map(|file| number(file.stored))
-                .sum(),
+            total: left().map(|file| number(file.stored)).sum(),
+            total_made: left().map(|file| node.make(file, unpacked(file))).sum(),
             background: 0.0,
             quiet_from: 0.0,
             local: placed
@@ -205,8 +219,10 @@ impl<'a> Start<'a> {
         let mut end = begin;
         let mut brought = number(base);
         for (size, layer) in &layers {
-            let unpack: f64 =
-                layer.files[..layer.prioritized].iter().map(|file| self.make(file, unpacked(file))).sum();
+            let unpack: f64 = layer.files[..layer.prioritized]
+                .iter()
+                .map(|file| self.node.make(file, unpacked(file)))
+                .sum();
             // They share the link until the smaller ones are there.
             let before: u64 = layers.iter().map(|(other, _)| *other.min(size)).sum();
             let done = self.link.round_trip + (number(base) + number(before)) / self.link.bandwidth + unpack;
@@ -262,7 +278,7 @@ impl<'a> Start<'a> {
     }
 
     fn background_speed(&self) -> f64 {
-        (self.node.background_share * self.link.bandwidth).min(self.node.verify_speed)
+        (self.node.background_share * self.link.bandwidth).min(self.total / self.total_made)
     }
 
     /// A chunk is read.
@@ -289,19 +305,10 @@ impl<'a> Start<'a> {
         let pieces = (stored / number(PIECE)).ceil().max(1.0);
         let took = pieces * self.node.round_trips_per_piece * self.link.round_trip
             + stored / self.link.bandwidth
-            + self.make(planned, length);
+            + self.node.make(planned, length);
         self.now += took * missing;
         self.fetched += stored * missing;
         self.quiet_from = self.now + SILENCE;
-    }
-
-    /// Seconds to unpack, verify and write `length` bytes.
-    fn make(&self, planned: &PlannedFile, length: u64) -> f64 {
-        let speed = match planned.storage {
-            Storage::Stored => self.node.verify_speed,
-            Storage::Compressed => self.node.unpack_speed,
-        };
-        number(length) / speed
     }
 }
 
@@ -391,6 +398,7 @@ mod tests {
     fn estimate(prefetch: Prefetch, node: Node) -> Estimate {
         let options = PlanOptions {
             compression: Compression::Auto,
+            compress_weights: false,
             prefetch,
             nodes: Nodes::Default,
             chunk_size: CHUNK_SIZE_DEFAULT,

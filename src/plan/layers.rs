@@ -134,8 +134,7 @@ fn draft(files: &[PlanFile], options: &PlanOptions) -> Vec<Draft> {
         (_, true) => Group::Shard,
         (_, false) => Group::Small,
     };
-    let stored: Vec<(Storage, String)> =
-        files.iter().map(|file| storage(file, options.compression)).collect();
+    let stored: Vec<(Storage, String)> = files.iter().map(|file| storage(file, options)).collect();
     let candidates: Vec<Candidate<'_>> = files
         .iter()
         .enumerate()
@@ -189,8 +188,13 @@ fn directory(path: &str) -> &str {
 }
 
 fn is_shard(file: &PlanFile) -> bool {
-    let lower = file.path.to_ascii_lowercase();
-    file.weights || file.size >= LARGE_FILE || WEIGHT_ENDINGS.iter().any(|ending| lower.ends_with(ending))
+    file.size >= LARGE_FILE || is_weights(&file.path, file.weights)
+}
+
+/// Whether a file holds weights: its content is `recognized`, or the name of `path` says so.
+pub fn is_weights(path: &str, recognized: bool) -> bool {
+    let lower = path.to_ascii_lowercase();
+    recognized || WEIGHT_ENDINGS.iter().any(|ending| lower.ends_with(ending))
 }
 
 /// Runs of unused files, none with more than [`UNUSED_LAYER_MAX`] bytes unless it is one file.
@@ -244,6 +248,7 @@ mod tests {
     fn options(max_layers: usize) -> PlanOptions {
         PlanOptions {
             compression: Compression::Auto,
+            compress_weights: false,
             prefetch: Prefetch::Small,
             nodes: Nodes::Default,
             chunk_size: CHUNK_SIZE_DEFAULT,

@@ -16,7 +16,7 @@ pub use self::{
     chunks::{CHUNK_SIZE_DEFAULT, CHUNK_SIZE_MAX, CHUNK_SIZE_MIN, ZSTD_CHUNK_SIZE_DEFAULT, chunk_lengths},
     error::PlanError,
     estimate::{Estimate, Link, Node, estimate_eager, estimate_lazy},
-    layers::plan,
+    layers::{is_weights, plan},
     prefetch::{ASYNC_PREFETCH_MAX, ASYNC_PREFETCH_MIN, PREFETCH_BYTES_MAX},
     storage::Sample,
 };
@@ -37,7 +37,8 @@ pub struct PlanFile {
     pub weights: bool,
     /// Length in bytes of the header before the weights, where the format has one.
     pub header: Option<u64>,
-    /// How a sample of the content compressed; `None` when none was taken.
+    /// How a sample of the content compressed, of weights by the frequency of their bytes alone; `None` when none was
+    /// taken.
     pub sample: Option<Sample>,
     /// What a start does with the file; `None` when the profile does not have it, or when there is no profile.
     pub usage: Option<FileUse>,
@@ -48,6 +49,8 @@ pub struct PlanFile {
 pub struct PlanOptions {
     /// Which files are compressed.
     pub compression: Compression,
+    /// Whether weights are compressed, where a sample says that they shrink.
+    pub compress_weights: bool,
     /// Which files a node fetches before a container runs.
     pub prefetch: Prefetch,
     /// The nodes that the image is for.

@@ -123,7 +123,7 @@ fn mostly_read(file: &PlanFile) -> bool {
 fn cost(file: &Candidate<'_>) -> u64 {
     let unpacking = match file.storage {
         Storage::Stored => 0,
-        Storage::Compressed => file.file.size / UNPACKED_PER_FETCHED,
+        Storage::Compressed | Storage::EntropyCoded => file.file.size / UNPACKED_PER_FETCHED,
     };
     stored_bytes(file.file, file.storage).saturating_add(unpacking)
 }

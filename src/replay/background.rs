@@ -203,6 +203,7 @@ mod tests {
             model_directory: ModelDirectory::default(),
             format: FormatChoice::Estargz { level: 1 },
             compression: Compression::Store,
+            compress_weights: false,
             prefetch: Prefetch::None,
             nodes: Nodes::Default,
             profile: None,

@@ -136,6 +136,7 @@ impl Place {
             model_directory: ModelDirectory::default(),
             format: FormatChoice::Estargz { level: 6 },
             compression: Compression::Auto,
+            compress_weights: false,
             prefetch: Prefetch::Auto,
             nodes: Nodes::Default,
             profile: None,

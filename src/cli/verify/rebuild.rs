@@ -89,6 +89,7 @@ impl RebuildArguments {
             model_directory: directory,
             format: FormatChoice::Tar,
             compression: Compression::Auto,
+            compress_weights: false,
             prefetch: Prefetch::Auto,
             nodes: Nodes::Default,
             profile: self.profile(recorded_profile(&annotations))?,
