@@ -11,6 +11,7 @@ pub mod digest;
 pub mod digest_cache;
 pub mod estargz;
 pub mod glob;
+pub mod hub;
 pub mod inspect;
 pub mod layer;
 pub mod literal_deflate;

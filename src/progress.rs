@@ -4,6 +4,21 @@ use crate::digest::Digest;
 
 /// Hears how work goes on. All methods may be called from several threads at once.
 pub trait Observer: Sync {
+    /// Downloading begins of so many files of a source, of which so many bytes are missing.
+    fn downloading(&self, _source: &str, _files: usize, _total: u64) {}
+
+    /// So many more bytes were downloaded.
+    fn downloaded(&self, _bytes: u64) {}
+
+    /// So many bytes that were counted as downloaded have to be had again.
+    fn lost(&self, _bytes: u64) {}
+
+    /// The download of a file goes on after so many bytes that an earlier one left.
+    fn download_resumed(&self, _file: &str, _position: u64) {}
+
+    /// A file of so many bytes is downloaded, and what it should be.
+    fn file_done(&self, _file: &str, _size: u64) {}
+
     /// Hashing begins; so many payload bytes will be read.
     fn hashing(&self, _total: u64) {}
 

@@ -119,7 +119,7 @@ fn open_at(path: &Path, revision: &str) -> Result<Snapshot, SnapshotError> {
 
 fn open_filtered(path: &Path, include: &[&str], exclude: &[&str]) -> Result<Snapshot, SnapshotError> {
     let owned = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
-    let options = SnapshotOptions { revision: None, include: owned(include), exclude: owned(exclude) };
+    let options = SnapshotOptions { include: owned(include), exclude: owned(exclude), ..Default::default() };
     open(path.to_str().unwrap(), &options)
 }
 

@@ -7,6 +7,7 @@ use crate::{
     base::{BASE_DEFAULT, BaseError},
     blob::SourceError,
     compile_cache::{CacheError, host::HostError},
+    hub::HubError,
     layer::LayerError,
     oci::OciError,
     pack::PackError,
@@ -59,6 +60,9 @@ pub(super) enum CliError {
     /// Arguments that contradict each other.
     #[error("{0}")]
     Usage(String),
+    /// A repository on the hub could not be downloaded.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// Packing failed.
     #[error(transparent)]
     Pack(#[from] PackError),
@@ -130,7 +134,14 @@ impl CliError {
 
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Host(_) | Self::Profile(ProfileError::Unknown { .. }) => exit_code::USAGE,
+            Self::Usage(_)
+            | Self::Host(_)
+            | Self::Profile(ProfileError::Unknown { .. })
+            | Self::Hub(
+                HubError::Reference { .. }
+                | HubError::Environment { .. }
+                | HubError::Snapshot(SnapshotError::InvalidGlob { .. }),
+            ) => exit_code::USAGE,
             Self::Output { .. }
             | Self::DigestCache { .. }
             | Self::Replay(ReplayError::Temporary(_) | ReplayError::Thread(_)) => exit_code::FAILURE,
@@ -139,7 +150,7 @@ impl CliError {
             | Self::Replay(ReplayError::Image(error)) => of_oci(error),
             Self::Replay(_) => exit_code::IMAGE,
             Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
-            Self::Source(_) => exit_code::SNAPSHOT,
+            Self::Hub(_) | Self::Source(_) => exit_code::SNAPSHOT,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                 exit_code::NOT_FOUND
             }
@@ -211,6 +222,7 @@ impl CliError {
                 Some(format!("name one with its target behind the tag, as in TAG-{}", variants[0]))
             }
             Self::NoCaches { .. } => Some("`starcar pack --cache DIR` packs them".to_owned()),
+            Self::Hub(error) => of_hub(error).map(str::to_owned),
             Self::Profile(error) => of_profile(error),
             Self::Attach(AttachError::None { .. }) => Some(
                 "`starcar profile attach PROFILE IMAGE` attaches one, and `starcar pack --push --attach-profile` the \
@@ -229,6 +241,38 @@ fn variant_names(targets: &[String]) -> String {
         [] => String::new(),
         targets => format!("; they are in its variants for {}", targets.join(", ")),
     }
+}
+
+/// The next step after the hub failed.
+fn of_hub(error: &HubError) -> Option<&'static str> {
+    match error {
+        HubError::Network { .. } | HubError::Server { status: 500.., .. } | HubError::RateLimited { .. } => {
+            Some(
+                "run the same command again: it goes on where this one ended; HF_HUB_OFFLINE=1 takes what the cache has",
+            )
+        }
+        HubError::Server { .. } => {
+            Some("check the name and HF_ENDPOINT; a mirror or a proxy may have answered in the hub's place")
+        }
+        HubError::Protocol { .. } => Some(
+            "run it again; if it stays, a mirror (HF_ENDPOINT) or a proxy (HTTPS_PROXY) may have answered in the hub's \
+             place",
+        ),
+        HubError::Setup(_) => {
+            Some("check HTTPS_PROXY and SSL_CERT_FILE, which every connection is set up by")
+        }
+        HubError::Cache { source, .. } if !is_full(source) => None,
+        HubError::DiskSpace { .. } | HubError::Cache { .. } => {
+            Some("run the same command again when there is room: it goes on where this one ended")
+        }
+        HubError::Reference { .. } => Some("`starcar help pack` says what a snapshot can be"),
+        _ => None,
+    }
+}
+
+/// Whether there was no room for what was written.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn of_profile(error: &ProfileError) -> Option<String> {

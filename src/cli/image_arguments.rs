@@ -5,16 +5,18 @@ use std::path::Path;
 use clap::{Args, ValueEnum};
 
 use super::{
-    CliError, RegistryArguments, output, parse,
+    CliError, RegistryArguments, hub, output, parse,
     platforms::{self, PlatformBase},
 };
 use crate::{
     attach::attached_profiles,
     compile_cache::AT_DEFAULT,
+    hub::Outline,
     oci::{self, Platform, Target},
     pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions},
     plan::{Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
+    progress::Observer,
     snapshot::SnapshotOptions,
     zstd_chunked::Consumers,
 };
@@ -30,10 +32,10 @@ pub(super) const FROM_IMAGE: &str = "from:";
 #[derive(Debug, Args)]
 pub(super) struct ImageArguments {
     /// A hub cache's repository directory, a snapshot in it, a download made with --local-dir, any other
-    /// directory, or a repository (org/name) in the hub cache
+    /// directory, a repository (org/name) in the hub cache, or `hf://org/name[@revision]`, which is downloaded into it
     snapshot: String,
 
-    /// Branch, tag or commit to take from a hub cache [default: main]
+    /// Branch, tag or commit to take from a hub cache or the hub [default: main]
     #[arg(long, value_name = "REVISION")]
     revision: Option<String>,
     /// Pack only files that match this glob (repeatable)
@@ -239,6 +241,7 @@ impl ImageArguments {
                 revision: self.revision.clone(),
                 include: self.include.clone(),
                 exclude: self.exclude.clone(),
+                ..SnapshotOptions::default()
             },
             platforms: platforms::options(&self.platform, &self.base)?,
             index: None,
@@ -277,6 +280,27 @@ impl ImageArguments {
             digest_cache: None,
             verify_sources: false,
         })
+    }
+
+    /// Downloads the snapshot if it is one on the hub, and lets `options` mean the copy on this disk.
+    pub(super) fn download(
+        &self,
+        options: &mut PackOptions,
+        observer: &dyn Observer,
+    ) -> Result<(), CliError> {
+        options.snapshot = hub::local(&self.snapshot, &mut options.files, &self.registry.hub(), observer)?;
+        Ok(())
+    }
+
+    /// As [`Self::download`], for what is only planned with; the outline is to be kept until the plan is made.
+    pub(super) fn outline(
+        &self,
+        options: &mut PackOptions,
+        observer: &dyn Observer,
+    ) -> Result<Option<Outline>, CliError> {
+        let (snapshot, outline) = hub::outlined(&self.snapshot, options, &self.registry.hub(), observer)?;
+        options.snapshot = snapshot;
+        Ok(outline)
     }
 
     /// Whether the natural order is asked for.

@@ -4,6 +4,7 @@ mod cache;
 mod copy;
 mod digest_cache;
 mod error;
+mod hub;
 mod image_arguments;
 mod inspect;
 mod log;

@@ -98,6 +98,13 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     check_destinations(arguments, reference)?;
     let progress = Progress::new(&arguments.progress);
     let mut options = arguments.image.options()?;
+    // It lies in a temporary directory, which is there until the plan is printed.
+    let _outline = if arguments.dry_run {
+        arguments.image.outline(&mut options, &progress)?
+    } else {
+        arguments.image.download(&mut options, &progress)?;
+        None
+    };
     arguments.digest_cache.apply(&mut options)?;
     // One client, so that the base's registry and the image's share logins where they are one.
     let client = OnceCell::new();

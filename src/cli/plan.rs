@@ -5,7 +5,10 @@ use std::borrow::Cow;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{CliError, image_arguments::ImageArguments, output, pack::say, parse, plan_text::plan_text};
+use super::{
+    CliError, ProgressArguments, ProgressChoice, image_arguments::ImageArguments, output, pack::say, parse,
+    plan_text::plan_text, progress::Progress,
+};
 use crate::{
     layer::Storage,
     pack::{Prepared, prepare},
@@ -44,7 +47,12 @@ enum FormatArgument {
 const ROUND_TRIP_DEFAULT: f64 = 0.001;
 
 pub(super) fn run(arguments: &PlanArguments) -> Result<(), CliError> {
-    let prepared = prepare(arguments.image.options()?, || arguments.image.registry.open())?;
+    let progress =
+        Progress::new(&ProgressArguments { progress: ProgressChoice::Auto, quiet: arguments.quiet });
+    let mut options = arguments.image.options()?;
+    let _outline = arguments.image.outline(&mut options, &progress)?;
+    progress.finish();
+    let prepared = prepare(options, || arguments.image.registry.open())?;
     if !arguments.quiet {
         say(&prepared, output::words);
     }

@@ -62,6 +62,28 @@ impl Drop for Progress {
 }
 
 impl Observer for Progress {
+    fn downloading(&self, source: &str, files: usize, total: u64) {
+        let files = if files == 1 { "1 file".to_owned() } else { format!("{files} files") };
+        self.line(&format!("downloading {} of {source}, {files}", output::size(total)));
+        self.begin(total, "downloading");
+    }
+
+    fn downloaded(&self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
+    fn lost(&self, bytes: u64) {
+        self.bar.dec(bytes);
+    }
+
+    fn download_resumed(&self, file: &str, position: u64) {
+        self.line(&format!("going on with {file} after {}", output::size(position)));
+    }
+
+    fn file_done(&self, file: &str, size: u64) {
+        self.line(&format!("downloaded {file} {}", output::size(size)));
+    }
+
     fn hashing(&self, total: u64) {
         self.line(&format!("packing {}", output::size(total)));
         self.begin(total, "packing");

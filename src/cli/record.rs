@@ -12,8 +12,9 @@ use std::{
 use clap::Args;
 use regex::bytes::Regex;
 
-use super::{CliError, output, parse};
+use super::{CliError, ProgressArguments, ProgressChoice, hub, output, parse};
 use crate::{
+    hub::HubOptions,
     pack::PackError,
     profile::{
         AccessKind, Engine, Folded, Profile, ProfileError, Tree, directory_of,
@@ -52,7 +53,7 @@ const READ_AHEAD_MAX: u64 = 64 << 20;
 #[derive(Debug, Args)]
 pub(super) struct RecordArguments {
     /// A hub cache's repository directory, a snapshot in it, a download made with --local-dir, any other
-    /// directory, or a repository (org/name) in the hub cache
+    /// directory, a repository (org/name) in the hub cache, or `hf://org/name[@revision]`, which is downloaded into it
     snapshot: String,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
@@ -134,9 +135,10 @@ pub(super) fn run(arguments: &RecordArguments) -> Result<u8, CliError> {
     let conditions = conditions(arguments)?;
     let can_be_ready = conditions.line.is_some() || conditions.ready.is_some();
     check_output(&arguments.output)?;
+    // Signals end this.
+    let snapshot = open(arguments)?;
     // Before anything is mounted, so that no signal leaves a mount.
     let signals = Signals::catch()?;
-    let snapshot = open(arguments)?;
     let places = Places::find(&snapshot, arguments.mount.as_deref(), &arguments.cache)?;
     check_apart(&arguments.output, &places)?;
 
@@ -213,12 +215,15 @@ fn conditions_timeout(arguments: &RecordArguments) -> Duration {
 }
 
 fn open(arguments: &RecordArguments) -> Result<Snapshot, CliError> {
-    let options = SnapshotOptions {
+    let mut options = SnapshotOptions {
         revision: arguments.revision.clone(),
         include: arguments.include.clone(),
         exclude: arguments.exclude.clone(),
+        ..SnapshotOptions::default()
     };
-    let snapshot = snapshot::open(&arguments.snapshot, &options).map_err(PackError::Snapshot)?;
+    let shown = ProgressArguments { progress: ProgressChoice::Auto, quiet: arguments.quiet };
+    let local = hub::local_shown(&arguments.snapshot, &mut options, &HubOptions::default(), &shown)?;
+    let snapshot = snapshot::open(&local, &options).map_err(PackError::Snapshot)?;
     if !arguments.quiet {
         snapshot.warnings.iter().for_each(|warning| output::warning(&warning.to_string()));
     }

@@ -27,7 +27,7 @@ const MEMORY: &str = "STARCAR_REGISTRY_MEMORY";
 pub(super) struct RegistryArguments {
     /// Use plain HTTP for all registries (loopback addresses do unless certificates are named)
     #[arg(long)]
-    plain_http: bool,
+    pub(super) plain_http: bool,
     /// Take credentials from this file alone (default: Podman's and docker's usual files)
     #[arg(long, value_name = "FILE")]
     authfile: Option<PathBuf>,
@@ -50,15 +50,15 @@ pub(super) struct RegistryArguments {
         require_equals = true, action = ArgAction::Set
     )]
     tls_verify: bool,
-    /// Blobs that are sent or fetched at a time
+    /// Blobs, and files of the hub, that are sent or fetched at a time
     #[arg(long, value_name = "N", default_value_t = RegistryOptions::default().concurrency, value_parser = parse::positive)]
     pub(super) concurrency: usize,
     /// Tries without any progress before a request or an upload is given up
     #[arg(long, value_name = "N", default_value_t = RegistryOptions::default().retries)]
-    retries: u32,
+    pub(super) retries: u32,
     /// How long nothing may move on a connection
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse::limit)]
-    stall_timeout: Duration,
+    pub(super) stall_timeout: Duration,
     /// Send blobs in pieces of this size (default: whole, and in pieces where the registry refuses that)
     #[arg(long, value_name = "SIZE", value_parser = parse::piece)]
     chunk_size: Option<u64>,

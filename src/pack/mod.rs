@@ -14,7 +14,7 @@ mod platforms;
 mod recorded;
 mod room;
 mod seal_layers;
-mod survey;
+pub(crate) mod survey;
 pub(crate) mod write;
 
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};

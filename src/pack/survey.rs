@@ -79,6 +79,22 @@ fn look(path: &str, size: u64, weights: bool, compression: Compression, compress
     }
 }
 
+/// Offsets and lengths, in bytes, of what [`survey`] reads of a file, but for its header. `weights` says whether its
+/// content is that of weights, whatever it is called.
+pub(crate) fn sampled(
+    path: &str,
+    size: u64,
+    weights: bool,
+    compression: Compression,
+    compress_weights: bool,
+) -> Vec<(u64, u64)> {
+    match look(path, size, weights, compression, compress_weights) {
+        Look::Not => Vec::new(),
+        Look::Sample => windows(size),
+        Look::Weights => weight_windows(size),
+    }
+}
+
 /// Length in bytes of what lies before the tensors of a safetensors file: a length of 8 bytes, and as much JSON.
 fn header_length(file: &SnapshotFile) -> io::Result<u64> {
     let mut length = [0; 8];

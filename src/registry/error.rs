@@ -475,7 +475,7 @@ impl Context {
 
 /// The innermost causes of an error of the HTTP client, whose own layers say nothing (`error sending request`, `client
 /// error (Connect)`); without URLs, whose query may hold a signature.
-fn cause(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn cause(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -14,7 +14,7 @@ use reqwest::{
 use super::error::{Context, RegistryError};
 
 /// Longest time in seconds that a server may tell us to wait. A longer one is a refusal.
-const RETRY_AFTER_MAX: u64 = 600;
+pub(crate) const RETRY_AFTER_MAX: u64 = 600;
 
 /// Why a request failed.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(super) struct Refusal {
 
 /// Whether the same request can succeed later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Retry {
+pub(crate) enum Retry {
     Never,
     /// After a pause that we choose.
     Later,
@@ -88,7 +88,7 @@ impl Failure {
 }
 
 /// Whether a TLS handshake failed because one side does not trust the other: the next would fail as well.
-fn is_about_trust(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_about_trust(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         // The error of rustls is wrapped by io::Error and two HTTP libraries; its text is what all of them keep.
@@ -104,7 +104,7 @@ fn is_about_trust(error: &(dyn Error + 'static)) -> bool {
 /// The pause that a server asks for: seconds, or a date.
 ///
 /// Source: RFC 9110, section 10.2.3.
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Retry {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Retry {
     let Some(text) = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()) else {
         return Retry::Later;
     };

@@ -4,9 +4,9 @@
 //! nowhere else. `exchange` makes requests, `upload` knows how a blob gets there over a bad link.
 
 mod credentials;
-mod error;
+pub(crate) mod error;
 mod exchange;
-mod failure;
+pub(crate) mod failure;
 mod helper;
 mod limits;
 mod login;
@@ -16,9 +16,9 @@ mod options;
 mod preflight;
 mod pull;
 mod referrers;
-mod retry;
+pub(crate) mod retry;
 mod session;
-mod transport;
+pub(crate) mod transport;
 mod upload;
 
 use std::{

@@ -14,12 +14,12 @@ use super::{
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Bytes of a blob that a try has to bring to count as progress: a peer that moves a few of them each time must not
 /// keep us for ever.
-pub(super) const PROGRESS_MIN: u64 = 32 << 10;
+pub(crate) const PROGRESS_MIN: u64 = 32 << 10;
 /// The longest pause that we choose ourselves.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Counts the tries of one thing.
-pub(super) struct Tries {
+pub(crate) struct Tries {
     retries: u32,
     left: u32,
     pauses: ExponentialBackoff,
@@ -27,12 +27,12 @@ pub(super) struct Tries {
 
 impl Tries {
     /// Allows `retries` tries after the first.
-    pub(super) fn new(retries: u32) -> Self {
+    pub(crate) fn new(retries: u32) -> Self {
         Self { retries, left: retries, pauses: pauses() }
     }
 
     /// Something moved: what failed before no longer counts.
-    pub(super) fn moved(&mut self) {
+    pub(crate) fn moved(&mut self) {
         *self = Self::new(self.retries);
     }
 
@@ -46,18 +46,23 @@ impl Tries {
             Retry::Later => Duration::ZERO,
             Retry::After(pause) => pause,
         };
-        let Some(left) = self.left.checked_sub(1) else { return Err(failure.error) };
-        self.left = left;
+        let Some(pause) = self.pause(&failure.error.in_one_line(), asked) else { return Err(failure.error) };
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+
+    /// How long to wait before the next try, `asked` at least, with a word of what failed; `None` when there is to be
+    /// no next try.
+    pub(crate) fn pause(&mut self, failed: &str, asked: Duration) -> Option<Duration> {
+        self.left = self.left.checked_sub(1)?;
         let pause = self.pauses.next().unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE).max(asked);
         tracing::warn!(
-            "{}; trying again in {:.1} s ({} of {} retries)",
-            failure.error.in_one_line(),
+            "{failed}; trying again in {:.1} s ({} of {} retries)",
             pause.as_secs_f64(),
             self.retries - self.left,
             self.retries
         );
-        tokio::time::sleep(pause).await;
-        Ok(())
+        Some(pause)
     }
 }
 

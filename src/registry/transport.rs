@@ -1,4 +1,5 @@
-//! HTTP clients, one for each host: certificates, proxies, time limits. Must not know registries' protocol.
+//! HTTP clients, one for each host: certificates, proxies, time limits. Must not know registries' protocol: the
+//! hub is reached through them as well.
 
 use std::{
     collections::HashMap,
@@ -22,7 +23,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const LOOPBACK_HOSTS: &str = "localhost,.localhost,127.0.0.0/8,::1";
 
 /// Makes and keeps the clients.
-pub(super) struct Transport {
+pub(crate) struct Transport {
     tls: TlsOptions,
     proxies: Proxies,
     /// By `HOST:PORT`, and whether the host is a registry that was asked for: only that one is shown the client
@@ -32,7 +33,7 @@ pub(super) struct Transport {
 
 impl Transport {
     /// Reads the files that the options name, to fail before hours of work and not after.
-    pub(super) fn new(tls: TlsOptions) -> Result<Self, RegistryError> {
+    pub(crate) fn new(tls: TlsOptions) -> Result<Self, RegistryError> {
         let transport = Self { tls, proxies: Proxies::of_environment(), clients: Mutex::default() };
         transport.authorities(None)?;
         if let Some((certificate, key)) = &transport.tls.client {
@@ -58,7 +59,7 @@ impl Transport {
 
     /// The client for the host of `url`. It follows no redirects and has no limit but that for connecting: a
     /// read timeout would count the time in which a big upload waits for its answer, and kill it.
-    pub(super) fn client(&self, url: &Url, is_registry: bool) -> Result<Client, RegistryError> {
+    pub(crate) fn client(&self, url: &Url, is_registry: bool) -> Result<Client, RegistryError> {
         let host = authority(url);
         let key = (host.clone(), is_registry);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +117,7 @@ impl Transport {
 }
 
 /// `HOST:PORT` of a URL, the port always written.
-pub(super) fn authority(url: &Url) -> String {
+pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port_or_known_default().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }

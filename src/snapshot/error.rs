@@ -35,8 +35,8 @@ pub enum SnapshotError {
     },
     /// The argument is no existing path, and the hub cache has no repository of this name.
     #[error(
-        "`{repository}` is no directory, and the hub cache `{}` has no such model; download it with \
-         `{command}`, or set HF_HUB_CACHE to the cache that holds it",
+        "`{repository}` is no directory, and the hub cache `{}` has no such model; pass \
+         `hf://{repository}` to have it downloaded, or download it with `{command}`, or set HF_HUB_CACHE to the cache that holds it",
         .searched.display()
     )]
     NotInCache {

@@ -236,8 +236,8 @@ mod tests {
 
     fn filters(include: &[&str], exclude: &[&str]) -> Filters {
         let owned = |globs: &[&str]| globs.iter().map(|glob| (*glob).to_owned()).collect();
-        Filters::new(&SnapshotOptions { revision: None, include: owned(include), exclude: owned(exclude) })
-            .unwrap()
+        let (include, exclude) = (owned(include), owned(exclude));
+        Filters::new(&SnapshotOptions { include, exclude, ..Default::default() }).unwrap()
     }
 
     fn kept<'a>(filters: &Filters, paths: &[&'a str]) -> Vec<&'a str> {

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Looks up one environment variable.
-pub(super) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Where a snapshot lies and what the place tells about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,34 +76,56 @@ fn locate_in_cache(
 ) -> Result<Located, SnapshotError> {
     let cache = cache_directory(environment)
         .ok_or_else(|| SnapshotError::NoCacheDirectory { repository: name.to_owned() })?;
+    locate_below(&cache, name, revision)
+}
+
+fn locate_below(cache: &Path, name: &str, revision: Option<&str>) -> Result<Located, SnapshotError> {
     let directory = cache.join(format!("models--{}", name.replace('/', "--")));
     match fs::canonicalize(&directory) {
         Ok(directory) => locate_in_repository(&directory, Some(name.to_owned()), revision),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(SnapshotError::NotInCache {
             repository: name.to_owned(),
-            searched: cache,
+            searched: cache.to_owned(),
             command: download_command(Some(name), revision, None),
         }),
         Err(source) => Err(SnapshotError::Io { path: directory, source }),
     }
 }
 
+/// The directory of a repository's snapshot in a hub cache.
+pub(crate) fn find_in_cache(
+    cache: &Path,
+    repository: &str,
+    revision: Option<&str>,
+) -> Result<PathBuf, SnapshotError> {
+    locate_below(cache, repository, revision).map(|located| located.root)
+}
+
 /// The hub cache of this environment, like `constants.HF_HUB_CACHE`; `~/` at the start of a value is the
 /// home directory, and an empty value counts as none.
-fn cache_directory(environment: Environment<'_>) -> Option<PathBuf> {
-    let home = || environment("HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
-    let variable = |name| {
-        let path = PathBuf::from(environment(name).filter(|value| !value.is_empty())?);
-        match path.strip_prefix("~") {
-            Ok(rest) => home().map(|home| home.join(rest)),
-            Err(_) => Some(path),
-        }
-    };
-    variable("HF_HUB_CACHE")
-        .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
-        .or_else(|| variable("HF_HOME").map(|path| path.join("hub")))
-        .or_else(|| variable("XDG_CACHE_HOME").map(|path| path.join("huggingface/hub")))
-        .or_else(|| home().map(|path| path.join(".cache/huggingface/hub")))
+pub(crate) fn cache_directory(environment: Environment<'_>) -> Option<PathBuf> {
+    variable(environment, "HF_HUB_CACHE")
+        .or_else(|| variable(environment, "HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| hub_home(environment).map(|path| path.join("hub")))
+}
+
+/// The hub's own directory of this environment, like `constants.HF_HOME`.
+pub(crate) fn hub_home(environment: Environment<'_>) -> Option<PathBuf> {
+    variable(environment, "HF_HOME")
+        .or_else(|| variable(environment, "XDG_CACHE_HOME").map(|path| path.join("huggingface")))
+        .or_else(|| home(environment).map(|path| path.join(".cache/huggingface")))
+}
+
+fn home(environment: Environment<'_>) -> Option<PathBuf> {
+    environment("HOME").filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+fn variable(environment: Environment<'_>, name: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(environment(name).filter(|value| !value.is_empty())?);
+    match path.strip_prefix("~") {
+        Ok(rest) => home(environment).map(|home| home.join(rest)),
+        Err(_) => Some(path),
+    }
 }
 
 fn locate_directory(path: &Path, revision: Option<&str>) -> Result<Located, SnapshotError> {
@@ -264,7 +286,7 @@ fn some_repository_in(path: &Path) -> Result<Option<String>, SnapshotError> {
 }
 
 /// Whether `text` is `name` or `org/name` by the hub's rules.
-fn is_repository_name(text: &str) -> bool {
+pub(crate) fn is_repository_name(text: &str) -> bool {
     let part_is_valid = |part: &str| {
         (1..=MAX_NAME_PART).contains(&part.len())
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))

@@ -9,15 +9,16 @@ mod error;
 mod filter;
 mod integrity;
 mod local_dir;
-mod locate;
+pub(crate) mod locate;
 mod names;
 mod read;
 mod report;
-mod revision;
+pub(crate) mod revision;
 mod rules;
 pub mod safetensors;
+pub(crate) mod select;
 mod shard_index;
-mod tree;
+pub(crate) mod tree;
 mod walk;
 
 use std::{
@@ -53,6 +54,9 @@ pub struct SnapshotOptions {
     pub include: Vec<String>,
     /// Files that are not packed, whatever `include` says.
     pub exclude: Vec<String>,
+    /// What the repository has and was not even downloaded, because the same options leave it out. It is part of
+    /// [`Snapshot::left_out`] as if it were on disk.
+    pub not_downloaded: Vec<LeftOut>,
 }
 
 /// A snapshot whose files are known, chosen and complete as far as can be told without reading them.
@@ -119,7 +123,8 @@ pub fn open_with(
     let filters = Filters::new(options)?;
     let located = locate::locate(argument, options.revision.as_deref(), environment)?;
     let walk = walk::walk(&located, &filters)?;
-    let mut warnings = unused_globs(&walk, &filters);
+    let mut warnings = Vec::new();
+    let names = names_for_globs(&walk);
     let mut chosen = choose(walk, &filters)?;
 
     let mut revision = located.revision.clone();
@@ -137,6 +142,10 @@ pub fn open_with(
         }
         None => None,
     };
+    // A glob for files that were not even downloaded is no mistake.
+    let listed = tree.iter().flat_map(|tree| tree.files.keys().map(String::as_str));
+    let listed = listed.chain(options.not_downloaded.iter().map(|left_out| left_out.path.as_str()));
+    warnings.splice(0..0, filters.unused(&names.iter().map(String::as_str).chain(listed).collect()));
     if let Some(tree) = &tree {
         integrity::read_tree(tree, &located.root, &mut chosen.packed, &command)?;
     }
@@ -151,6 +160,9 @@ pub fn open_with(
     completeness::check_series(&chosen.packed, &around)?;
     warnings.extend(completeness::check_listing(&chosen.packed, &around, &filters)?);
 
+    let known: BTreeSet<_> = options.not_downloaded.iter().map(|left_out| &left_out.path).collect();
+    chosen.left_out.retain(|left_out| !known.contains(&left_out.path));
+    chosen.left_out.extend(options.not_downloaded.iter().cloned());
     chosen.left_out.sort_by(|one, other| one.path.cmp(&other.path));
     if chosen.packed.is_empty() {
         return Err(SnapshotError::Empty {
@@ -210,16 +222,11 @@ fn choose(walk: walk::Walk, filters: &Filters) -> Result<Chosen, SnapshotError> 
     Ok(chosen)
 }
 
-fn unused_globs(walk: &walk::Walk, filters: &Filters) -> Vec<Warning> {
+/// The paths that globs can match.
+fn names_for_globs(walk: &walk::Walk) -> BTreeSet<String> {
     // A directory that was not looked into counts as if it held something.
-    let pruned: Vec<_> = walk.pruned.iter().map(|directory| format!("{}x", directory.path)).collect();
-    let paths: BTreeSet<_> = walk
-        .entries
-        .iter()
-        .map(|entry| entry.path.as_str())
-        .chain(pruned.iter().map(String::as_str))
-        .collect();
-    filters.unused(&paths)
+    let pruned = walk.pruned.iter().map(|directory| format!("{}x", directory.path));
+    walk.entries.iter().map(|entry| entry.path.clone()).chain(pruned).collect()
 }
 
 /// A local directory tells its commit only, so a branch cannot be compared.
@@ -243,7 +250,7 @@ fn check_local_revision(
 /// How many entries the message about an empty snapshot lists.
 const LISTED_WHEN_EMPTY: usize = 10;
 
-fn describe_left_out(left_out: &[LeftOut]) -> String {
+pub(crate) fn describe_left_out(left_out: &[LeftOut]) -> String {
     if left_out.is_empty() {
         return "it has no files".to_owned();
     }

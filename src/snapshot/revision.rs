@@ -62,12 +62,12 @@ pub(super) fn is_abbreviation(asked: &str, commit: &str) -> bool {
 }
 
 /// Whether `text` is a whole commit as the hub writes it.
-pub(super) fn is_commit(text: &str) -> bool {
+pub(crate) fn is_commit(text: &str) -> bool {
     text.len() == COMMIT_LENGTH && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Revisions become paths below `refs/`, so they must not climb out of it.
-pub(super) fn check_revision_name(revision: &str) -> Result<(), SnapshotError> {
+pub(crate) fn check_revision_name(revision: &str) -> Result<(), SnapshotError> {
     let climbs = revision.split('/').any(|part| matches!(part, "" | "." | ".."));
     if climbs || revision.chars().any(char::is_control) {
         return Err(SnapshotError::InvalidRevision { revision: revision.escape_debug().to_string() });

@@ -15,7 +15,7 @@ use serde::{
 };
 
 /// Longest header in bytes that safetensors itself accepts (`MAX_HEADER_SIZE`).
-pub(super) const MAX_HEADER_LENGTH: u64 = 100_000_000;
+pub(crate) const MAX_HEADER_LENGTH: u64 = 100_000_000;
 
 /// Bytes of the length before the header.
 const PREFIX: u64 = 8;

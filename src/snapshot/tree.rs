@@ -32,12 +32,12 @@ pub(super) struct Tree {
 }
 
 /// A file of a listing.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct ListedFile {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListedFile {
     /// Size in bytes.
-    pub(super) size: u64,
+    pub(crate) size: u64,
     /// Digest of the content, where the listing has a valid one.
-    pub(super) digest: Option<ExpectedDigest>,
+    pub(crate) digest: Option<ExpectedDigest>,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +69,11 @@ pub(super) fn read(located: &Located, commit: &str) -> Result<Option<Tree>, Warn
         Err(Unusable::Absent) => Ok(None),
         Err(Unusable::Because(problem)) => Err(Warning::UnusableTree { path, problem }),
     }
+}
+
+/// The listing of `commit` that the directory of a repository in a hub cache keeps, if there is one that can be used.
+pub(crate) fn kept_listing(repository: &Path, commit: &str) -> Option<BTreeMap<String, ListedFile>> {
+    read_files(&repository.join("trees").join(format!("{commit}.json"))).ok()
 }
 
 enum Unusable {

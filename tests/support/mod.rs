@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
 pub mod command;
+pub mod hub;
 pub mod noise;
 pub mod registry;
 pub mod words;

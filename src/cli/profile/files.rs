@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    cli::{CliError, image_arguments::open_profile, output},
+    cli::{CliError, ProgressArguments, ProgressChoice, hub, image_arguments::open_profile, output},
+    hub::HubOptions,
     pack::PackError,
     profile::{BYTES_MAX, Profile, ProfileError, Tree, write_whole},
     snapshot::{self, SnapshotOptions},
@@ -64,7 +65,10 @@ pub(super) fn write(text: &str, to: Option<&Path>) -> Result<(), CliError> {
 
 /// Path and size of each file that a snapshot has.
 pub(super) fn snapshot_files(argument: &str) -> Result<Vec<(String, u64)>, CliError> {
-    let snapshot = snapshot::open(argument, &SnapshotOptions::default()).map_err(PackError::from)?;
+    let mut options = SnapshotOptions::default();
+    let shown = ProgressArguments { progress: ProgressChoice::Auto, quiet: false };
+    let local = hub::local_shown(argument, &mut options, &HubOptions::default(), &shown)?;
+    let snapshot = snapshot::open(&local, &options).map_err(PackError::from)?;
     Ok(snapshot.files.into_iter().map(|file| (file.path, file.stamp.size)).collect())
 }
 

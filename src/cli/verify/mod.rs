@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 pub(super) use self::packed::verify_packed;
 
 use super::{
-    CliError, ProgressArguments, ProgressChoice, RegistryArguments, exit_code, output, parse,
+    CliError, ProgressArguments, ProgressChoice, RegistryArguments, exit_code, hub, output, parse,
     progress::Progress,
 };
 use crate::{
@@ -110,8 +110,12 @@ enum FormatArgument {
 /// Verifies, and returns the exit code.
 pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
     let source = oci::open(&arguments.image, || arguments.registry.open())?;
+    let fetch = |snapshot: &str, files: &mut SnapshotOptions| {
+        let shown = ProgressArguments { progress: arguments.progress, quiet: false };
+        hub::local_shown(snapshot, files, &arguments.registry.hub(), &shown)
+    };
     let rebuilt =
-        arguments.rebuild.run(&*source, arguments.platform.as_ref(), || arguments.registry.open())?;
+        arguments.rebuild.run(&*source, arguments.platform.as_ref(), &fetch, || arguments.registry.open())?;
     let against = arguments.against.as_ref().map(|path| against(path, &*source, arguments));
     let options = VerifyOptions {
         platform: arguments.platform.clone(),
@@ -143,8 +147,11 @@ fn against(path: &str, source: &dyn ImageSource, arguments: &VerifyArguments) ->
     let annotations = annotations.into_iter().collect();
     let recorded = RecordedOptions::read(&annotations).ok().flatten();
     let (include, exclude) = recorded.map(|options| (options.include, options.exclude)).unwrap_or_default();
-    let options = SnapshotOptions { revision: rebuild::revision(path, &annotations), include, exclude };
-    Ok(snapshot::open(path, &options).map_err(PackError::from)?)
+    let revision = rebuild::revision(path, &annotations);
+    let mut options = SnapshotOptions { revision, include, exclude, ..SnapshotOptions::default() };
+    let shown = ProgressArguments { progress: arguments.progress, quiet: false };
+    let path = hub::local_shown(path, &mut options, &arguments.registry.hub(), &shown)?;
+    Ok(snapshot::open(&path, &options).map_err(PackError::from)?)
 }
 
 fn code(verification: &Verification, fail_on: FailArgument) -> u8 {

@@ -9,6 +9,7 @@ use crate::{
     cli::{CliError, image_arguments::open_profile, parse},
     compile_cache::AT_DEFAULT,
     digest::Digest,
+    hub::SCHEME,
     oci::{ImageSource, OciError, Platform, STARCAR_PREFIX, is_index, read_image},
     pack::{
         CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions, Packed, PlatformOptions,
@@ -42,16 +43,18 @@ pub(super) struct RebuildArguments {
 /// The revision that was packed, where `snapshot` is a place that has several.
 pub(super) fn revision(snapshot: &str, annotations: &BTreeMap<String, String>) -> Option<String> {
     let path = Path::new(snapshot);
-    let has_several = !path.is_dir() || path.join("snapshots").is_dir();
+    let names_its_own = snapshot.starts_with(SCHEME) && snapshot.contains('@');
+    let has_several = !names_its_own && (!path.is_dir() || path.join("snapshots").is_dir());
     annotations.get(&format!("{STARCAR_PREFIX}model.revision")).filter(|_| has_several).cloned()
 }
 
 impl RebuildArguments {
-    /// What packing again makes; `None` if that is not asked for.
+    /// What packing again makes; `None` if that is not asked for. `fetch` brings a snapshot on the hub to this disk.
     pub(super) fn run(
         &self,
         source: &dyn ImageSource,
         platform: Option<&Platform>,
+        fetch: &dyn Fn(&str, &mut SnapshotOptions) -> Result<String, CliError>,
         registry: impl Fn() -> Result<Registry, OciError>,
     ) -> Result<Option<Packed>, CliError> {
         let Some(snapshot) = &self.rebuild else { return Ok(None) };
@@ -104,6 +107,7 @@ impl RebuildArguments {
             verify_sources: true,
         };
         recorded.apply(&mut options);
+        options.snapshot = fetch(snapshot, &mut options.files)?;
         let mut packed = prepare(options, registry)?.write(&[], &Unobserved)?;
         if let Some(target) = own("variant") {
             let index = packed.variants.iter().position(|variant| variant.target == *target);
