@@ -163,6 +163,19 @@ pub fn copy(
     Ok(digest)
 }
 
+/// Brings blobs of a source to a destination, but for those that are there.
+///
+/// # Errors
+/// When one is missing or damaged, or the destination refuses.
+pub(crate) fn send_blobs(
+    source: &dyn ImageSource,
+    to: &Destination,
+    blobs: &[(Digest, u64)],
+    observer: &dyn Observer,
+) -> Result<(), OciError> {
+    Copy { source, to, options: &CopyOptions::default(), observer }.send(blobs)
+}
+
 /// The tag that a copy of `target` gets where none is asked for.
 pub fn tag_of(target: &Target) -> &str {
     match target {

@@ -1,6 +1,7 @@
 //! starcar packs Hugging Face model snapshots into KServe-style OCI *modelcar* images whose layers are
 //! seekable eStargz or zstd:chunked, so that a node can start from them before it has pulled them.
 
+pub mod assemble;
 pub mod attach;
 pub mod base;
 pub mod blob;

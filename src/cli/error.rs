@@ -3,6 +3,7 @@
 use std::{error::Error, io};
 
 use crate::{
+    assemble::{AssembleError, PartsError},
     attach::AttachError,
     base::{BASE_DEFAULT, BaseError},
     blob::SourceError,
@@ -104,6 +105,13 @@ pub(super) enum CliError {
         #[source]
         cause: io::Error,
     },
+    /// Parts do not make an image.
+    #[error("{problem}")]
+    Parts {
+        problem: PartsError,
+        /// Whether they lie in a registry.
+        remote: bool,
+    },
     /// Output could not be written.
     #[error("cannot write {what}")]
     Output {
@@ -111,6 +119,16 @@ pub(super) enum CliError {
         #[source]
         cause: io::Error,
     },
+}
+
+impl From<AssembleError> for CliError {
+    fn from(error: AssembleError) -> Self {
+        match error {
+            AssembleError::Oci(error) => error.into(),
+            AssembleError::Pack(error) => error.into(),
+            AssembleError::Parts { problem, remote } => Self::Parts { problem, remote },
+        }
+    }
 }
 
 impl From<VerifyError> for CliError {
@@ -148,7 +166,8 @@ impl CliError {
             Self::Oci(error)
             | Self::Attach(AttachError::Oci(error))
             | Self::Replay(ReplayError::Image(error)) => of_oci(error),
-            Self::Replay(_) => exit_code::IMAGE,
+            Self::Parts { remote: true, .. } => exit_code::REGISTRY,
+            Self::Replay(_) | Self::Parts { .. } => exit_code::IMAGE,
             Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
             Self::Hub(_) | Self::Source(_) => exit_code::SNAPSHOT,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
@@ -165,6 +184,8 @@ impl CliError {
                 | PackError::NoPlatform
                 | PackError::CacheInSnapshot { .. }
                 | PackError::VariantTag { .. }
+                | PackError::NotAPart { .. }
+                | PackError::PartInArchive { .. }
                 | PackError::CacheDirectory { .. } => exit_code::USAGE,
                 PackError::Snapshot(_)
                 | PackError::KnownLayer { .. }
@@ -218,6 +239,7 @@ impl CliError {
             Self::Pack(PackError::Layer(LayerError::Spool(_))) => {
                 Some("TMPDIR chooses where temporary files go".to_owned())
             }
+            Self::Parts { problem, .. } => of_parts(problem),
             Self::NoCaches { variants, .. } if !variants.is_empty() => {
                 Some(format!("name one with its target behind the tag, as in TAG-{}", variants[0]))
             }
@@ -240,6 +262,34 @@ fn variant_names(targets: &[String]) -> String {
     match targets {
         [] => String::new(),
         targets => format!("; they are in its variants for {}", targets.join(", ")),
+    }
+}
+
+/// The next step where parts make no image.
+fn of_parts(problem: &PartsError) -> Option<String> {
+    let others = "with the options of the other parts";
+    match problem {
+        PartsError::None { make, .. } => Some(format!("`{make}` makes one; each of N workers makes another")),
+        PartsError::Missing { make, missing, .. } if missing.len() == 1 => {
+            Some(format!("`{make}` makes it, {others}"))
+        }
+        PartsError::Missing { make, .. } => Some(format!("`{make}` makes the first of them, {others}")),
+        PartsError::Counts { .. } => Some("--parts N takes those of one of them".to_owned()),
+        PartsError::Names { .. } => Some("name one of them, as oci:DIR:TAG".to_owned()),
+        PartsError::OtherPlan { part, .. } | PartsError::Twice { part, .. } => Some(format!(
+            "`starcar pack SNAPSHOT … --part {part}` makes the part again, {others} and the same files; a part of an \
+             earlier attempt is replaced by it"
+        )),
+        PartsError::Version { part, .. } => Some(format!(
+            "use that version, or make the parts again with this one: `starcar pack SNAPSHOT … --part {part}`"
+        )),
+        PartsError::OtherFile { first_part, second_part, .. } => Some(format!(
+            "give all workers the same revision, and make part {first_part} or part {second_part} again"
+        )),
+        PartsError::Damaged { part, .. } | PartsError::OtherLayers { part, .. } => {
+            Some(format!("`starcar pack SNAPSHOT … --part {part}` makes the part again, {others}"))
+        }
+        PartsError::NotAPart { .. } | PartsError::Layer { .. } => None,
     }
 }
 

@@ -1,16 +1,20 @@
 //! What `hf://` names, brought to this disk before anything else looks at it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use walkdir::{DirEntry, WalkDir};
 
 use super::{CliError, ProgressArguments, RegistryArguments, progress::Progress};
 use crate::{
     hub::{HubEnvironment, HubOptions, HubReference, Outline, fetch, outline},
-    pack::{PackOptions, survey::sampled},
+    layer::Expected,
+    pack::{MovedFile, PackOptions, survey::sampled},
     plan::is_weights,
     progress::Observer,
-    snapshot::SnapshotOptions,
+    snapshot::{ExpectedDigest, SnapshotOptions},
 };
 
 /// The snapshot that an argument means on this disk: `hf://org/name[@revision]` is downloaded into the hub cache, all
@@ -66,6 +70,26 @@ pub(super) fn outlined(
     files.revision = None;
     files.not_downloaded.clone_from(&outline.left_out);
     Ok((path_text(outline.directory.clone())?, Some(outline)))
+}
+
+/// Downloads into the hub cache what `files`, which are in an outline, stand for.
+pub(super) fn completed<'a>(
+    outline: &Outline,
+    files: impl Iterator<Item = &'a Path>,
+    options: &HubOptions,
+    observer: &dyn Observer,
+) -> Result<BTreeMap<PathBuf, MovedFile>, CliError> {
+    let files = files.map(Path::to_owned).collect();
+    let lies = outline.complete(&files, &HubEnvironment::of_process()?, options, observer)?;
+    let moved = lies.into_iter().map(|(stand_in, (path, digest))| {
+        let origin = "the hub's list of files".to_owned();
+        let expected = match digest {
+            ExpectedDigest::Sha256(digest) => Expected::Sha256 { digest, origin },
+            ExpectedDigest::GitSha1(digest) => Expected::GitSha1 { digest, origin },
+        };
+        (stand_in, MovedFile { path, expected })
+    });
+    Ok(moved.collect())
 }
 
 /// Warns of a snapshot that has no weights, where nothing tells whether that is all of it.

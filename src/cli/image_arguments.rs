@@ -1,6 +1,9 @@
 //! What is packed and how: the arguments that `pack` and `plan` share.
 
-use std::path::Path;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -13,7 +16,7 @@ use crate::{
     compile_cache::AT_DEFAULT,
     hub::Outline,
     oci::{self, Platform, Target},
-    pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, PackOptions},
+    pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, MovedFile, PackOptions},
     plan::{Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
     progress::Observer,
@@ -301,6 +304,16 @@ impl ImageArguments {
         let (snapshot, outline) = hub::outlined(&self.snapshot, options, &self.registry.hub(), observer)?;
         options.snapshot = snapshot;
         Ok(outline)
+    }
+
+    /// Downloads what `files` of an outline stand for, and says where each lies.
+    pub(super) fn complete<'a>(
+        &self,
+        outline: &Outline,
+        files: impl Iterator<Item = &'a Path>,
+        observer: &dyn Observer,
+    ) -> Result<BTreeMap<PathBuf, MovedFile>, CliError> {
+        hub::completed(outline, files, &self.registry.hub(), observer)
     }
 
     /// Whether the natural order is asked for.

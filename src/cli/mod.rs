@@ -1,5 +1,6 @@
 //! The command line: arguments, printing, exit codes. Must not know formats or HTTP.
 
+mod assemble;
 mod cache;
 mod copy;
 mod digest_cache;
@@ -51,6 +52,7 @@ written or recorded; 8 a compile cache cannot be read or must not be shipped; \
 #[derive(Debug, Subcommand)]
 enum Command {
     Pack(Box<pack::PackArguments>),
+    Assemble(Box<assemble::AssembleArguments>),
     Plan(Box<plan::PlanArguments>),
     Push(push::PushArguments),
     Copy(copy::CopyArguments),
@@ -102,6 +104,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     log::begin(cli.verbose);
     let result = match cli.command {
         Command::Pack(arguments) => pack::run(&arguments),
+        Command::Assemble(arguments) => assemble::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments).map(|()| exit_code::OK),
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
         Command::Copy(arguments) => copy::run(&arguments).map(|()| exit_code::OK),

@@ -20,6 +20,11 @@ pub(super) struct NamingArguments {
 }
 
 impl NamingArguments {
+    /// Whether --no-clobber was given, and not by `STARCAR_NO_CLOBBER` alone.
+    pub(super) fn is_no_clobber(&self) -> bool {
+        self.no_clobber && std::env::var_os("STARCAR_NO_CLOBBER").is_none()
+    }
+
     pub(super) fn naming(&self) -> Naming {
         if self.push_by_digest {
             Naming::Digest

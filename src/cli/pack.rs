@@ -1,5 +1,7 @@
 //! `starcar pack`
 
+mod part;
+
 use std::{
     cell::OnceCell,
     collections::BTreeSet,
@@ -26,7 +28,7 @@ use crate::{
     compile_cache::lint::Severity,
     naming::Naming,
     oci::{DEFAULT_TAG, OciError, Selector, Target, descriptor, variant_tag},
-    pack::{Destination, Packed, Prepared, prepare},
+    pack::{Destination, Packed, Part, Prepared, prepare},
     registry::{Reference, Registry},
 };
 
@@ -56,6 +58,10 @@ pub(super) struct PackArguments {
     /// Verify the image where it was brought to, as `starcar verify` does, and let the exit code tell
     #[arg(long, conflicts_with = "dry_run", help_heading = "Destination")]
     verify: bool,
+    /// Seal and bring only this share of the layers, as a part: `2/4` is the second of four. `starcar assemble` makes the
+    /// image of all parts
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["push_by_digest", "verify", "attach_profile"], help_heading = "Destination")]
+    part: Option<Part>,
     /// Print the plan and do nothing
     #[arg(long, help_heading = "Destination")]
     dry_run: bool,
@@ -96,10 +102,14 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     }
     let reference = references.first();
     check_destinations(arguments, reference)?;
+    if arguments.part.is_some() && arguments.naming.is_no_clobber() {
+        return Err(CliError::Usage(
+            "--part goes not with --no-clobber: a part replaces an earlier part; give it to `starcar assemble`".to_owned(),
+        ));
+    }
     let progress = Progress::new(&arguments.progress);
     let mut options = arguments.image.options()?;
-    // It lies in a temporary directory, which is there until the plan is printed.
-    let _outline = if arguments.dry_run {
+    let outline = if arguments.dry_run || arguments.part.is_some() {
         arguments.image.outline(&mut options, &progress)?
     } else {
         arguments.image.download(&mut options, &progress)?;
@@ -115,6 +125,10 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     let prepared = prepare(options, open)?;
     if !arguments.progress.quiet {
         say(&prepared, |line| progress.line(line));
+    }
+    if let Some(part) = arguments.part {
+        let part = prepared.part(part)?;
+        return part::run(arguments, part, outline.as_ref(), &references, open, &progress);
     }
     if arguments.dry_run {
         references.iter().try_for_each(|reference| prepared.check_sizes(reference))?;

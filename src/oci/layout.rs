@@ -130,22 +130,42 @@ impl Layout {
     ///
     /// # Errors
     /// When `index.json` cannot be read, understood or written; [`OciError::TagTaken`] if another image keeps the tag.
-    pub fn tag(&self, mut manifest: Descriptor, tag: &str, keep: bool) -> Result<(), OciError> {
+    pub fn tag(&self, manifest: Descriptor, tag: &str, keep: bool) -> Result<(), OciError> {
+        self.change_index(|manifests| self.put(manifests, manifest, tag, keep))
+    }
+
+    /// Puts `manifest` under `tag` among those that are listed.
+    fn put(
+        &self,
+        manifests: &mut Vec<Descriptor>,
+        mut manifest: Descriptor,
+        tag: &str,
+        keep: bool,
+    ) -> Result<(), OciError> {
         let mut annotations = manifest.annotations().clone().unwrap_or_default();
         annotations.insert(REF_NAME_ANNOTATION.to_owned(), tag.to_owned());
         manifest.set_annotations(Some(annotations));
         let place = self.place();
-        self.change_index(|manifests| {
-            for present in manifests.iter().filter(|present| keep && ref_name(present) == Some(tag)) {
-                let (present, wanted) = (digest_of(present, &place)?, digest_of(&manifest, &place)?);
-                if present != wanted {
-                    return Err(OciError::TagTaken { name: format!("{place}:{tag}"), present, wanted });
-                }
+        for present in manifests.iter().filter(|present| keep && ref_name(present) == Some(tag)) {
+            let (present, wanted) = (digest_of(present, &place)?, digest_of(&manifest, &place)?);
+            if present != wanted {
+                return Err(OciError::TagTaken { name: format!("{place}:{tag}"), present, wanted });
             }
-            manifests.retain(|present| ref_name(present) != Some(tag));
-            manifests.push(manifest);
-            Ok(())
-        })
+        }
+        manifests.retain(|present| ref_name(present) != Some(tag));
+        manifests.push(manifest);
+        Ok(())
+    }
+
+    /// Adds the blobs `documents` and lists `manifest`, the digest of one of them, as `tag`. Whoever removes them at the
+    /// same time ([`Self::untag`]) does so before or after, and not in between.
+    ///
+    /// # Errors
+    /// As [`Self::tag`], and as [`Self::add_blob`].
+    pub fn tag_with(&self, manifest: Descriptor, tag: &str, documents: &[&[u8]]) -> Result<(), OciError> {
+        let _lock = self.lock()?;
+        documents.iter().try_for_each(|document| self.add_blob(document).map(drop))?;
+        self.change_locked(|manifests| self.put(manifests, manifest, tag, false))
     }
 
     /// Lists `manifest` in `index.json` without a tag, unless it is listed there.
@@ -161,13 +181,55 @@ impl Layout {
         })
     }
 
+    /// Takes the entry with this tag, if it is of this manifest, out of `index.json`, and removes the blobs that are named
+    /// besides, if the manifest has no other entry.
+    ///
+    /// # Errors
+    /// As [`Self::tag`].
+    pub fn untag(&self, tag: &str, manifest: Digest, blobs: &[Digest]) -> Result<(), OciError> {
+        let text = manifest.to_string();
+        let is_it = |entry: &Descriptor| entry.digest().to_string() == text;
+        let mut is_listed = false;
+        // Held until the blobs are gone: whoever adds them again has to come after that.
+        let _lock = self.lock()?;
+        self.change_locked(|manifests| {
+            manifests.retain(|entry| !(is_it(entry) && ref_name(entry) == Some(tag)));
+            is_listed = manifests.iter().any(is_it);
+            Ok(())
+        })?;
+        for digest in blobs.iter().filter(|_| !is_listed) {
+            let path = self.blob_path(*digest);
+            match fs::remove_file(&path) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+                    return Err(OciError::io("remove", path)(cause));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn change_index(
         &self,
         change: impl FnOnce(&mut Vec<Descriptor>) -> Result<(), OciError>,
     ) -> Result<(), OciError> {
+        let _lock = self.lock()?;
+        self.change_locked(change)
+    }
+
+    /// Waits until no other process changes `index.json`; none does so as long as the file is open.
+    fn lock(&self) -> Result<File, OciError> {
         let lock = File::open(&self.root).map_err(OciError::io("open", &self.root))?;
         flock(&lock, FlockOperation::LockExclusive)
             .map_err(|errno| OciError::io("lock", &self.root)(errno.into()))?;
+        Ok(lock)
+    }
+
+    /// Changes `index.json` while the lock is held.
+    fn change_locked(
+        &self,
+        change: impl FnOnce(&mut Vec<Descriptor>) -> Result<(), OciError>,
+    ) -> Result<(), OciError> {
         self.remove_leftovers();
 
         let path = self.root.join(INDEX_FILE);

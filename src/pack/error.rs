@@ -187,6 +187,18 @@ pub enum PackError {
         /// The digest of what the files give.
         actual: Digest,
     },
+    /// The tag that a part would get names something else.
+    #[error("{name} is the name that the part gets, and names something that is no part; choose another tag")]
+    NotAPart {
+        /// The name.
+        name: String,
+    },
+    /// A part was to be written to an archive.
+    #[error("a part cannot be written to the archive {}", path.display())]
+    PartInArchive {
+        /// The archive.
+        path: PathBuf,
+    },
     /// Threads could not be started.
     #[error("cannot start threads")]
     Threads(#[source] io::Error),

@@ -10,6 +10,7 @@ mod error;
 pub(crate) mod image;
 mod known;
 mod packed;
+pub(crate) mod part;
 mod platforms;
 mod recorded;
 mod room;
@@ -24,6 +25,7 @@ pub use self::{
     caches::{CacheOption, CacheOptions, Caches, PreparedCache},
     error::PackError,
     packed::{Packed, PackedBlob, PackedLayer, PackedVariant},
+    part::{MovedFile, PART_TYPE, PARTS_MAX, PackedPart, Part, PreparedPart},
     platforms::PlatformOptions,
     recorded::{RecordedBase, RecordedIndex, RecordedOptions, recorded_profile},
     room::CompressedWeights,

@@ -18,6 +18,7 @@ mod pull;
 mod referrers;
 pub(crate) mod retry;
 mod session;
+mod tags;
 pub(crate) mod transport;
 mod upload;
 

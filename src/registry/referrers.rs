@@ -21,7 +21,7 @@ use crate::{digest::Digest, oci::canonical_json};
 
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 /// Pages of a list that are read.
-const PAGES_MAX: usize = 100;
+pub(super) const PAGES_MAX: usize = 100;
 /// How often an index is written before the other writers have it.
 const ROUNDS_MAX: usize = 8;
 /// Milliseconds to wait before the index is looked at again, and as many more as tell two writers apart. No registry
@@ -265,7 +265,7 @@ fn named(reference: &Reference, digest: Digest) -> Reference {
 /// Where the next page of an answer is.
 ///
 /// Source: RFC 8288, section 3.
-fn next_page(headers: &HeaderMap, url: &Url) -> Option<Url> {
+pub(super) fn next_page(headers: &HeaderMap, url: &Url) -> Option<Url> {
     for value in headers.get_all(LINK) {
         let mut rest = value.to_str().ok()?;
         while let Some((target, tail)) = rest.split_once('<').and_then(|(_, after)| after.split_once('>')) {

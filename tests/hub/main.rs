@@ -6,6 +6,7 @@ mod cache;
 mod command;
 mod faults;
 mod harness;
+mod parts;
 mod refusals;
 #[path = "../support/mod.rs"]
 mod support;

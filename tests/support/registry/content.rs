@@ -91,6 +91,41 @@ pub(super) fn get_manifest(shared: &Shared, repository: String, name: String) ->
     }
 }
 
+/// The tags of a repository, two on a page.
+pub(super) fn tags(shared: &Shared, repository: &str, query: &str) -> Response {
+    const PAGE: usize = 2;
+
+    let last = super::server::query_value(query, "last").unwrap_or_default();
+    let store = shared.store();
+    let of_repository = store.manifests.keys().filter(|(of, name)| of == repository && !name.contains(':'));
+    let mut tags: Vec<String> = of_repository.map(|(_, tag)| tag.clone()).collect();
+    if tags.is_empty() {
+        return error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository name not known to registry");
+    }
+    tags.sort();
+    tags.retain(|tag| *tag > last);
+    let more = tags.len() > PAGE;
+    tags.truncate(PAGE);
+    let body = serde_json::json!({ "name": repository, "tags": tags }).to_string();
+    let mut response = body.into_response();
+    if let Some(tag) = tags.last().filter(|_| more) {
+        let link = format!("</v2/{repository}/tags/list?last={tag}>; rel=\"next\"");
+        response.headers_mut().insert("link", link.parse().unwrap());
+    }
+    response
+}
+
+/// Removes a manifest with all of its tags.
+pub(super) fn remove_manifest(shared: &Shared, repository: &str, digest: &str) -> Response {
+    let mut store = shared.store();
+    let before = store.manifests.len();
+    store.manifests.retain(|(of, _), (_, bytes)| of != repository || Digest::of(bytes).to_string() != digest);
+    if store.manifests.len() == before {
+        return error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown");
+    }
+    StatusCode::ACCEPTED.into_response()
+}
+
 /// The digest that a manifest refers to.
 fn subject(manifest: &[u8]) -> Option<String> {
     let manifest: serde_json::Value = serde_json::from_slice(manifest).ok()?;

@@ -37,6 +37,8 @@ pub struct FakeOptions {
     pub faults: Vec<Fault>,
     /// Whether there is an API for referrers.
     pub referrers: bool,
+    /// Whether manifests can be removed.
+    pub removes: bool,
     /// Counts the bytes of blobs and throws them away, for pushes that are bigger than memory. Digests are
     /// not checked then, and pushed blobs have no bytes.
     pub discard: bool,

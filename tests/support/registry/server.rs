@@ -215,6 +215,10 @@ fn answer(shared: &Shared, request: &Incoming, body: Vec<u8>) -> Response {
         ("DELETE", "/blobs/uploads/") => uploads::cancel(shared, &rest, &request.query),
         ("GET" | "HEAD", "/blobs/") => content::get_blob(shared, repository, rest, request),
         ("GET" | "HEAD", "/manifests/") => content::get_manifest(shared, repository, rest),
+        ("DELETE", "/manifests/") if shared.options.removes => {
+            content::remove_manifest(shared, &repository, &rest)
+        }
+        ("GET", "/tags/") => content::tags(shared, &repository, &request.query),
         ("PUT", "/manifests/") => content::put_manifest(shared, &repository, rest, request, body),
         ("GET", "/referrers/") if shared.options.referrers => {
             content::referrers(shared, &repository, &rest, &request.query)
@@ -232,7 +236,7 @@ pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Response {
 /// Splits `/v2/NAME/KIND/REST` into its parts.
 pub(super) fn route(path: &str) -> Option<(String, &'static str, String)> {
     let path = path.strip_prefix("/v2/")?;
-    ["/blobs/uploads/", "/blobs/", "/manifests/", "/referrers/"].into_iter().find_map(|kind| {
+    ["/blobs/uploads/", "/blobs/", "/manifests/", "/referrers/", "/tags/"].into_iter().find_map(|kind| {
         let (name, rest) = path.split_once(kind)?;
         Some((name.to_owned(), kind, rest.to_owned()))
     })

@@ -1,0 +1,71 @@
+//! `starcar pack --part`
+
+use super::{FormatArgument, PackArguments, destinations};
+use crate::{
+    cli::{CliError, exit_code, output, plan_text::plan_text, progress::Progress},
+    hub::Outline,
+    naming::Naming,
+    oci::{OciError, Target},
+    pack::{PackedPart, PreparedPart},
+    registry::{Reference, Registry},
+};
+
+/// Makes a part, and returns the exit code.
+pub(super) fn run(
+    arguments: &PackArguments,
+    mut part: PreparedPart,
+    outline: Option<&Outline>,
+    references: &[Reference],
+    open: impl Fn() -> Result<Registry, OciError>,
+    progress: &Progress,
+) -> Result<u8, CliError> {
+    let share: Vec<(String, u64)> = part.layers().map(|(title, size)| (title.to_owned(), size)).collect();
+    let summary = format!(
+        "part {}: {} of {}, {}",
+        part.part(),
+        share.len(),
+        output::count(part.layers_of_all(), "layer"),
+        output::size(share.iter().map(|(_, size)| size).sum())
+    );
+    if arguments.dry_run {
+        references.iter().try_for_each(|reference| part.prepared().check_sizes(reference))?;
+        let lines = share
+            .iter()
+            .fold(summary, |text, (title, size)| text + "\n  " + title + ", " + &output::size(*size));
+        let text = format!("{}\n{lines}", plan_text(part.prepared()));
+        return output::data(&text).map(|()| exit_code::OK);
+    }
+    if let Some(path) = arguments.output.iter().find(|target| matches!(target, Target::Archive { .. })) {
+        return Err(CliError::Usage(format!(
+            "--part goes not to {path}: parts share a layout (oci:DIR) or a repository; `starcar assemble` writes archives"
+        )));
+    }
+    if !arguments.progress.quiet {
+        progress.line(&summary);
+    }
+    if let Some(outline) = outline {
+        let moved = arguments.image.complete(outline, part.files(), progress)?;
+        part.take_from(&moved)?;
+    }
+    let destinations = destinations(&arguments.output, references, arguments.push, Naming::Move, open)?;
+    let packed = part.write(&destinations, progress)?;
+    progress.finish();
+    report(arguments, &packed)?;
+    Ok(exit_code::OK)
+}
+
+fn report(arguments: &PackArguments, packed: &PackedPart) -> Result<(), CliError> {
+    let as_json = || -> Result<String, CliError> {
+        serde_json::to_string_pretty(packed)
+            .map(|text| text + "\n")
+            .map_err(|error| CliError::Output { what: "metadata".to_owned(), cause: error.into() })
+    };
+    if let Some(path) = &arguments.result.metadata_file {
+        std::fs::write(path, as_json()?)
+            .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
+    }
+    match arguments.result.format {
+        FormatArgument::Text => output::data(&packed.digest.to_string()),
+        FormatArgument::Json => output::data(&as_json()?),
+    }
+}
