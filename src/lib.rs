@@ -26,6 +26,7 @@ pub mod pending;
 pub mod plan;
 pub mod profile;
 pub mod progress;
+pub mod provenance;
 pub mod push;
 pub mod registry;
 pub mod replay;

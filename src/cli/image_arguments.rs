@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -14,12 +15,14 @@ use super::{
 use crate::{
     attach::attached_profiles,
     compile_cache::AT_DEFAULT,
+    digest::Digest,
     hub::Outline,
     oci::{self, Platform, Target},
     pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, MovedFile, PackOptions},
     plan::{Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
     progress::Observer,
+    provenance::{Given, GivenProfile, base_name, shown_target},
     snapshot::SnapshotOptions,
     zstd_chunked::Consumers,
 };
@@ -306,6 +309,15 @@ impl ImageArguments {
         Ok(outline)
     }
 
+    /// The arguments as documents about the image tell of them; reads the profiles that are files.
+    pub(super) fn given(&self) -> Result<Given, CliError> {
+        let is_path = Path::new(&self.snapshot).exists();
+        let snapshot = if is_path { base_name(Path::new(&self.snapshot)) } else { self.snapshot.clone() };
+        let profiles =
+            self.profile.iter().map(|name| given_profile(name)).collect::<Result<_, CliError>>()?;
+        Ok(Given { snapshot, revision: self.revision.clone(), profiles, ..Given::default() })
+    }
+
     /// Downloads what `files` of an outline stand for, and says where each lies.
     pub(super) fn complete<'a>(
         &self,
@@ -345,6 +357,22 @@ impl ImageArguments {
         let specific = names.iter().any(|name| profile::Profile::built_in(name).is_none());
         Ok((Some(profile::merge(profiles)?), specific))
     }
+}
+
+/// A profile as documents about the image tell of it.
+fn given_profile(name: &str) -> Result<GivenProfile, CliError> {
+    if let Some(image) = name.strip_prefix(FROM_IMAGE) {
+        let name = format!("{FROM_IMAGE}{}", shown_target(&image.parse()?));
+        return Ok(GivenProfile { name, digest: None });
+    }
+    let path = Path::new(name);
+    if name == NO_PROFILE || Profile::built_in(name).is_some() || !path.is_file() {
+        // What is no regular file can be read once only.
+        return Ok(GivenProfile { name: base_name(path), digest: None });
+    }
+    let failed = |cause| CliError::from(ProfileError::File { path: path.to_owned(), cause });
+    let digest = File::open(path).and_then(|mut file| Digest::of_reader(&mut file)).map_err(failed)?;
+    Ok(GivenProfile { name: base_name(path), digest: Some(digest) })
 }
 
 /// The profiles that are attached to an earlier image.

@@ -18,6 +18,7 @@ mod plan_text;
 mod platforms;
 mod profile;
 mod progress;
+mod provenance;
 mod push;
 mod record;
 mod registry;

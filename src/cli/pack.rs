@@ -21,6 +21,7 @@ use super::{
     output,
     plan_text::plan_text,
     progress::Progress,
+    provenance::ProvenanceArguments,
     verify::verify_packed,
 };
 use crate::{
@@ -60,13 +61,15 @@ pub(super) struct PackArguments {
     verify: bool,
     /// Seal and bring only this share of the layers, as a part: `2/4` is the second of four. `starcar assemble` makes the
     /// image of all parts
-    #[arg(long, value_name = "I/N", conflicts_with_all = ["push_by_digest", "verify", "attach_profile"], help_heading = "Destination")]
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["push_by_digest", "verify", "attach_profile", "provenance", "sbom"], help_heading = "Destination")]
     part: Option<Part>,
     /// Print the plan and do nothing
     #[arg(long, help_heading = "Destination")]
     dry_run: bool,
     #[command(flatten)]
     result: ResultArguments,
+    #[command(flatten)]
+    provenance: ProvenanceArguments,
     #[command(flatten)]
     digest_cache: DigestCacheUse,
     #[command(flatten)]
@@ -102,11 +105,13 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     }
     let reference = references.first();
     check_destinations(arguments, reference)?;
+    arguments.provenance.check(arguments.result.metadata_file.as_deref())?;
     if arguments.part.is_some() && arguments.naming.is_no_clobber() {
         return Err(CliError::Usage(
             "--part goes not with --no-clobber: a part replaces an earlier part; give it to `starcar assemble`".to_owned(),
         ));
     }
+    let given = arguments.provenance.given(&arguments.image)?;
     let progress = Progress::new(&arguments.progress);
     let mut options = arguments.image.options()?;
     let outline = if arguments.dry_run || arguments.part.is_some() {
@@ -149,6 +154,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
         say_caches(&arguments.output, reference, &packed);
     }
     report(&arguments.result, &arguments.tag, &packed)?;
+    arguments.provenance.write(given.as_ref(), &prepared, &packed, &destinations)?;
     if arguments.verify {
         return verify_packed(&destinations, &packed, open, arguments.progress.quiet);
     }

@@ -14,7 +14,7 @@ use super::{
     CacheDirectory, CacheError, CacheFile, CacheTree, Kind,
     find::{is_aot_key, is_legacy_key, is_rank},
 };
-use crate::blob::FileStamp;
+use crate::{blob::FileStamp, digest::Digest};
 
 /// Largest file that is rewritten, in bytes; the real ones have a few kilobytes.
 const FILE_MAX: u64 = 16 << 20;
@@ -28,6 +28,8 @@ pub struct Relocated {
     pub index: usize,
     /// Its new content.
     pub content: Vec<u8>,
+    /// SHA-256 of what it was.
+    pub original: Digest,
 }
 
 /// Rewrites what would not be found below `at`, the absolute directory that the cache will have at run time, without
@@ -66,7 +68,7 @@ pub fn relocate(tree: &CacheTree, at: &str) -> Result<Vec<Relocated>, CacheError
                 reason: format!("files with paths to rewrite have more than {TOTAL_MAX} bytes"),
             });
         }
-        relocated.push(Relocated { index, content: new });
+        relocated.push(Relocated { index, content: new, original: Digest::of(&content) });
     }
     Ok(relocated)
 }

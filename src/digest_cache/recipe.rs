@@ -30,6 +30,8 @@ pub struct Recipe {
     pub media_type: MediaType,
     /// Annotations of the descriptor.
     pub annotations: BTreeMap<String, String>,
+    /// SHA-256 of each entry's file; `None` for entries that are no regular files.
+    pub files: Vec<Option<Digest>>,
     /// The blob's parts in order.
     pub parts: Vec<Part>,
 }
@@ -61,6 +63,16 @@ impl Recipe {
         for (name, value) in &self.annotations {
             fields.text(name);
             fields.text(value);
+        }
+        fields.number(self.files.len() as u64);
+        for file in &self.files {
+            match file {
+                Some(digest) => {
+                    fields.byte(b'f');
+                    fields.bytes(digest.as_bytes());
+                }
+                None => fields.byte(b'-'),
+            }
         }
         fields.number(self.parts.len() as u64);
         for part in &self.parts {
@@ -98,6 +110,14 @@ impl Recipe {
         for _ in 0..reader.count(16)? {
             annotations.insert(reader.text()?.to_owned(), reader.text()?.to_owned());
         }
+        let mut files = Vec::new();
+        for _ in 0..reader.count(1)? {
+            files.push(match reader.byte()? {
+                b'f' => Some(Digest::from_bytes(reader.bytes()?.try_into().ok()?)),
+                b'-' => None,
+                _ => return None,
+            });
+        }
         let mut parts = Vec::new();
         for _ in 0..reader.count(9)? {
             parts.push(match reader.byte()? {
@@ -111,7 +131,8 @@ impl Recipe {
                 _ => return None,
             });
         }
-        let recipe = Self { key, digest, size, diff_id, uncompressed_size, media_type, annotations, parts };
+        let recipe =
+            Self { key, digest, size, diff_id, uncompressed_size, media_type, annotations, files, parts };
         reader.is_empty().then_some(recipe)
     }
 
@@ -152,12 +173,20 @@ impl Recipe {
                 }
             }
         }
-        if position != end || size != self.size {
+        if position != end || size != self.size || self.files.len() != entries.len() {
             return None;
         }
-        let Self { digest, size, diff_id, uncompressed_size, media_type, annotations, .. } = self;
-        let layer =
-            SealedLayer { digest, size, diff_id, uncompressed_size, media_type, annotations, blob: None };
+        let Self { digest, size, diff_id, uncompressed_size, media_type, annotations, files, .. } = self;
+        let layer = SealedLayer {
+            digest,
+            size,
+            diff_id,
+            uncompressed_size,
+            media_type,
+            annotations,
+            files,
+            blob: None,
+        };
         Some((layer, ExtentBlob::new(extents, digest)))
     }
 }
@@ -194,8 +223,9 @@ mod tests {
         let digests = any::<[[u8; 32]; 3]>();
         let annotations = proptest::collection::btree_map(".*", ".*", 0..4);
         let parts = proptest::collection::vec(part(), 0..20);
-        (digests, any::<(u64, u64, bool)>(), annotations, parts).prop_map(
-            |([key, digest, diff_id], (size, uncompressed_size, gzip), annotations, parts)| Recipe {
+        let files = proptest::collection::vec(any::<Option<[u8; 32]>>(), 0..3);
+        (digests, any::<(u64, u64, bool)>(), annotations, files, parts).prop_map(
+            |([key, digest, diff_id], (size, uncompressed_size, gzip), annotations, files, parts)| Recipe {
                 key: Digest::from_bytes(key),
                 digest: Digest::from_bytes(digest),
                 size,
@@ -203,6 +233,7 @@ mod tests {
                 uncompressed_size,
                 media_type: if gzip { MediaType::TarGzip } else { MediaType::Tar },
                 annotations,
+                files: files.into_iter().map(|file| file.map(Digest::from_bytes)).collect(),
                 parts,
             },
         )
@@ -253,6 +284,7 @@ mod tests {
                 uncompressed_size: 0,
                 media_type: MediaType::Tar,
                 annotations: BTreeMap::new(),
+                files: vec![None],
                 parts: lengths.iter().copied().map(Part::Kept).collect(),
             };
             prop_assert_eq!(make(recipe(size), size), Some(size));

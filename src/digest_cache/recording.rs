@@ -23,7 +23,7 @@ use crate::{
     pending::PendingFile,
 };
 
-const MAGIC: &[u8; 16] = b"starcar recipe\x001";
+const MAGIC: &[u8; 16] = b"starcar recipe\x002";
 /// Bytes behind the recipe.
 const TRAILER: u64 = 8 + 32;
 /// Longest recipe that is read: 33 bytes for each chunk, so this is for a layer of 8 TB.
@@ -83,6 +83,7 @@ impl Recording {
             uncompressed_size: layer.uncompressed_size,
             media_type: layer.media_type,
             annotations: layer.annotations.clone(),
+            files: layer.files.clone(),
             parts: self.parts,
         };
         let bytes = recipe.encode();
@@ -180,6 +181,7 @@ mod tests {
             uncompressed_size: 2,
             media_type: MediaType::TarGzip,
             annotations: BTreeMap::from([("a".into(), "b".into())]),
+            files: vec![Some(Digest::of(b"file")), None],
             blob: None,
         }
     }

@@ -61,6 +61,9 @@ pub struct SealedLayer {
     pub media_type: MediaType,
     /// Annotations of the descriptor.
     pub annotations: BTreeMap<String, String>,
+    /// SHA-256 of each entry's file, in the order of the entries; `None` for entries that are no regular files. Empty
+    /// for a layer that another process sealed.
+    pub files: Vec<Option<Digest>>,
     /// The blob, to be read from any offset; `None` when it was written to a destination.
     pub blob: Option<Arc<ExtentBlob>>,
 }
@@ -97,6 +100,7 @@ pub fn seal_recorded(
     let mut outlet = Outlet { sink, recorder };
     let mut written = pipeline::run(entries, format, &options.workers.0, &mut outlet, options.on_bytes)?;
 
+    let files = written.files.iter().map(|file| file.map(|file| file.sha256)).collect();
     let listed: Vec<WrittenEntry<'_>> = entries
         .iter()
         .zip(written.files)
@@ -133,5 +137,5 @@ pub fn seal_recorded(
         annotations.insert(name.to_owned(), uncompressed_size.to_string());
     }
     let media_type = format.media_type();
-    Ok(SealedLayer { digest, size, diff_id, uncompressed_size, media_type, annotations, blob })
+    Ok(SealedLayer { digest, size, diff_id, uncompressed_size, media_type, annotations, files, blob })
 }

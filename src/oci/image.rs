@@ -177,6 +177,7 @@ mod tests {
             uncompressed_size: 6,
             media_type: LayerMediaType::TarGzip,
             annotations: BTreeMap::from([("b".to_owned(), "2".to_owned())]),
+            files: Vec::new(),
             blob: None,
         }
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oci_spec::image::{Descriptor, MediaType};
 
 use super::{
-    Packed, PackedBlob, PackedLayer, PackedVariant,
+    Inputs, Packed, PackedBlob, PackedLayer, PackedVariant,
     blueprint::{Blueprint, ImageFacts, ImagesFacts, LayerFacts, variant_label},
 };
 use crate::{
@@ -235,6 +235,7 @@ impl Blueprint {
             caches: Vec::new(),
             platforms: images.collect(),
             variants: Vec::new(),
+            inputs: Inputs::default(),
         })
     }
 
@@ -255,6 +256,7 @@ impl Blueprint {
             caches: records.clone(),
             platforms: Vec::new(),
             variants: Vec::new(),
+            inputs: Inputs::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod caches;
 mod entries;
 mod error;
 pub(crate) mod image;
+mod inputs;
 mod known;
 mod packed;
 pub(crate) mod part;
@@ -24,6 +25,7 @@ use self::platforms::{BaseRoom, PlatformBase, read_bases};
 pub use self::{
     caches::{CacheOption, CacheOptions, Caches, PreparedCache},
     error::PackError,
+    inputs::{InputBase, InputCache, InputFile, Inputs},
     packed::{Packed, PackedBlob, PackedLayer, PackedVariant},
     part::{MovedFile, PART_TYPE, PARTS_MAX, PackedPart, Part, PreparedPart},
     platforms::PlatformOptions,

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::Inputs;
 use crate::{compile_cache::CacheRecord, digest::Digest};
 
 /// What was packed: an image, or an index of images for several platforms.
@@ -35,6 +36,10 @@ pub struct Packed {
     /// Images, or indexes, with the compile caches of one GPU target each, sorted by target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<PackedVariant>,
+    /// What went into all of it; empty in the images of an index, in variants and in what was assembled of parts. Metadata
+    /// does not list it.
+    #[serde(skip)]
+    pub inputs: Inputs,
 }
 
 /// An image, or an index, with the compile caches of one GPU target.

@@ -134,7 +134,8 @@ impl Prepared {
             }
         }
         // There is an image for each platform, and there is a platform.
-        blueprint.packed(&sealed, &named).ok_or(PackError::NoPlatform)
+        let packed = blueprint.packed(&sealed, &named).ok_or(PackError::NoPlatform)?;
+        Ok(Packed { inputs: self.inputs(&sealed), ..packed })
     }
 
     /// Refuses layers that are known to be too large for a registry, or are likely to be where their weights are compressed.

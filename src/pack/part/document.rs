@@ -119,6 +119,7 @@ impl PartLayer {
             uncompressed_size: self.uncompressed_size,
             media_type: types.into_iter().find(|one| one.to_string() == self.media_type)?,
             annotations: self.annotations.clone(),
+            files: Vec::new(),
             blob: None,
         })
     }

@@ -1,0 +1,204 @@
+//! `--provenance` and `--sbom` of `starcar pack`: what is recorded of the arguments, and when the documents are written.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+
+use super::{CliError, image_arguments::ImageArguments};
+use crate::{
+    naming::Naming,
+    oci::{DEFAULT_TAG, variant_tag},
+    pack::{Destination, Packed, Prepared},
+    profile::{directory_of, write_whole},
+    provenance::{BUILDER_UNKNOWN, Builder, Facts, Given, Licence, Published, base_name, sbom, statement},
+};
+
+/// The hub whose addresses everybody knows.
+const PUBLIC_HUB: &str = "https://huggingface.co";
+/// Bytes of a model card that are read: front matter comes first.
+const MODEL_CARD_MAX: u64 = 256 << 10;
+
+/// Documents about the image.
+#[derive(Debug, Args)]
+pub(super) struct ProvenanceArguments {
+    /// Write an in-toto statement with SLSA provenance to this file: what was packed, and the digest of everything that
+    /// went in (docs/provenance.md)
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run", help_heading = "Provenance")]
+    provenance: Option<PathBuf>,
+    /// Write a bill of materials to this file: SPDX 2.3 as JSON
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run", help_heading = "Provenance")]
+    sbom: Option<PathBuf>,
+    /// Who runs starcar, as a URI for the provenance
+    #[arg(long, value_name = "URI", default_value = BUILDER_UNKNOWN, value_parser = uri, requires = "provenance", help_heading = "Provenance")]
+    builder_id: String,
+    /// What the builder calls this run, for the provenance; it is another one for each run, so the file is as well
+    #[arg(long, value_name = "ID", value_parser = invocation, requires = "provenance", help_heading = "Provenance")]
+    invocation_id: Option<String>,
+}
+
+/// Longest name of a builder or run, in bytes.
+const NAME_MAX: usize = 2_048;
+
+/// A URI with a scheme.
+///
+/// Source: RFC 3986, section 3.
+fn uri(text: &str) -> Result<String, String> {
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter))
+    };
+    let rest = text.split_once(':').filter(|(scheme, _)| is_scheme(scheme)).map(|(_, rest)| rest);
+    let is_plain = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_graphic());
+    match rest {
+        Some(rest) if text.len() <= NAME_MAX && is_plain(rest) => Ok(text.to_owned()),
+        _ => Err("expected a URI, as in https://ci.example.com/runner".to_owned()),
+    }
+}
+
+fn invocation(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > NAME_MAX || text.chars().any(char::is_control) {
+        return Err("expected a name or an address on one line".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+impl ProvenanceArguments {
+    /// Whether a document is asked for.
+    fn is_wanted(&self) -> bool {
+        self.provenance.is_some() || self.sbom.is_some()
+    }
+
+    /// Makes sure that the documents can be written: hours of packing should not end in a name that cannot be. Nor must
+    /// they, and the file that tells of the result, replace each other.
+    pub(super) fn check(&self, metadata_file: Option<&Path>) -> Result<(), CliError> {
+        for (option, path) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
+            let Some(path) = path else { continue };
+            let wrong = |reason: String| Err(CliError::Usage(format!("{option}: {reason}")));
+            let directory = directory_of(path);
+            if !directory.is_dir() {
+                return wrong(format!("{} is no directory", directory.display()));
+            }
+            if path.file_name().is_none() || path.exists() && !path.is_file() {
+                return wrong(format!(
+                    "{} is no regular file, and another cannot be written whole",
+                    path.display()
+                ));
+            }
+        }
+        let named = [
+            ("--provenance", self.provenance.as_deref()),
+            ("--sbom", self.sbom.as_deref()),
+            ("--metadata-file", metadata_file),
+        ];
+        let mut options: BTreeMap<PathBuf, &str> = BTreeMap::new();
+        for (option, path) in named {
+            let Some(path) = path else { continue };
+            if let Some(first) = options.insert(real(path), option) {
+                return Err(CliError::Usage(format!("{first} and {option} name the same file")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be remembered before the snapshot is brought here; `None` where no document is asked for.
+    pub(super) fn given(&self, image: &ImageArguments) -> Result<Option<Given>, CliError> {
+        if !self.is_wanted() {
+            return Ok(None);
+        }
+        let mut given = image.given()?;
+        let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
+        given.is_public_hub = matches!(endpoint.trim().trim_end_matches('/'), "" | PUBLIC_HUB);
+        Ok(Some(given))
+    }
+
+    /// Writes the documents about an image that has its names.
+    pub(super) fn write(
+        &self,
+        given: Option<&Given>,
+        prepared: &Prepared,
+        packed: &Packed,
+        destinations: &[Destination],
+    ) -> Result<(), CliError> {
+        let Some(given) = given else { return Ok(()) };
+        let licence = model_card(&prepared.snapshot.root).as_deref().and_then(Licence::of_model_card);
+        let published = published(packed, destinations);
+        let facts = Facts {
+            given,
+            options: prepared.options(),
+            repository: prepared.snapshot.repository.as_deref(),
+            revision: prepared.snapshot.revision.as_deref(),
+            licence: licence.as_ref(),
+            packed,
+            published: &published,
+        };
+        if let Some(path) = &self.provenance {
+            let builder = Builder { id: &self.builder_id, invocation: self.invocation_id.as_deref() };
+            write(path, &statement(&facts, builder))?;
+        }
+        if let Some(path) = &self.sbom {
+            write(path, &sbom(&facts))?;
+        }
+        Ok(())
+    }
+}
+
+/// A file's path, however it is written: that of its directory without links, and its name.
+fn real(path: &Path) -> PathBuf {
+    let directory = directory_of(path).canonicalize().unwrap_or_else(|_| directory_of(path).to_owned());
+    directory.join(path.file_name().unwrap_or_default())
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, text: &str) -> Result<(), CliError> {
+    write_whole(path, text).map_err(|cause| CliError::Output { what: path.display().to_string(), cause })
+}
+
+/// The beginning of a model card; `None` where there is none that can be read.
+fn model_card(snapshot: &Path) -> Option<String> {
+    let path = snapshot.join("README.md");
+    if !fs::metadata(&path).ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(MODEL_CARD_MAX).read_to_end(&mut bytes).ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The names that images got, each once: first those of the image, then those of its variants.
+fn published(packed: &Packed, destinations: &[Destination]) -> Vec<Published> {
+    let variants =
+        packed.variants.iter().map(|variant| (Some(variant.target.as_str()), variant.image.digest));
+    let mut published = Vec::new();
+    for (target, digest) in std::iter::once((None, packed.digest)).chain(variants) {
+        for destination in destinations {
+            let name = match destination {
+                Destination::Layout { path, tag, .. } => {
+                    format!("oci:{}:{}", base_name(path), variant_tag(tag, target))
+                }
+                Destination::Archive { path, tag } => {
+                    format!("oci-archive:{}:{}", base_name(path), variant_tag(tag, target))
+                }
+                Destination::Registry { reference, naming, .. } => {
+                    let repository = format!("{}/{}", reference.registry(), reference.repository());
+                    match naming {
+                        Naming::Digest => repository,
+                        Naming::Move | Naming::Keep => {
+                            let tag = reference.tag().unwrap_or(DEFAULT_TAG);
+                            format!("{repository}:{}", variant_tag(tag, target))
+                        }
+                    }
+                }
+            };
+            let one = Published { name, digest };
+            if !published.contains(&one) {
+                published.push(one);
+            }
+        }
+    }
+    published
+}
