@@ -8,6 +8,7 @@ pub mod blob;
 pub mod cli;
 pub mod compile_cache;
 pub mod copy;
+pub mod deploy;
 pub mod digest;
 pub mod digest_cache;
 pub mod estargz;

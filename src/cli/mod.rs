@@ -3,6 +3,7 @@
 mod assemble;
 mod cache;
 mod copy;
+mod deploy;
 mod digest_cache;
 mod error;
 mod hub;
@@ -61,6 +62,7 @@ enum Command {
     Verify(Box<verify::VerifyArguments>),
     Registry(registry::RegistryCommand),
     Cache(cache::CacheArguments),
+    Deploy(Box<deploy::DeployArguments>),
     DigestCache(digest_cache::DigestCacheArguments),
     Profile(profile::ProfileArguments),
     Record(Box<record::RecordArguments>),
@@ -113,6 +115,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
         Command::Cache(arguments) => cache::run(&arguments),
+        Command::Deploy(arguments) => deploy::run(&arguments).map(|()| exit_code::OK),
         Command::DigestCache(arguments) => digest_cache::run(&arguments).map(|()| exit_code::OK),
         Command::Record(arguments) => record::run(&arguments),
         Command::RecordWatchdog(arguments) => {

@@ -1,0 +1,1 @@
+"""What becomes of manifests: Kubernetes' and KServe's judgement, KServe's injections, and a kubelet."""
