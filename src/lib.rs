@@ -20,6 +20,7 @@ pub mod literal_deflate;
 pub mod members;
 pub mod naming;
 pub mod natural;
+pub mod node;
 pub mod oci;
 mod own_file;
 pub mod pack;

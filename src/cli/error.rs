@@ -45,6 +45,8 @@ pub mod exit_code {
     pub const FOUND_WARNINGS: u8 = 10;
     /// `starcar replay` took longer, or fetched more, than it was allowed to.
     pub const OVER_LIMIT: u8 = 11;
+    /// `starcar node check` found that something is missing on a node.
+    pub const NODE_LACKS: u8 = 12;
     /// `starcar cache check` found that a cache does not fit. Errors have other codes.
     pub const UNFIT: u8 = 1;
     /// `profile diff` found a difference, as `diff` says it. Errors have other codes.

@@ -11,6 +11,7 @@ mod image_arguments;
 mod inspect;
 mod log;
 mod naming;
+mod node;
 mod output;
 mod pack;
 mod parse;
@@ -49,7 +50,8 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
 5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, \
 written or recorded; 8 a compile cache cannot be read or must not be shipped; \
-9 `verify` found errors; 10 `verify` found warnings; 11 `replay` was over a limit. `starcar record` passes on its command's.";
+9 `verify` found errors; 10 `verify` found warnings; 11 `replay` was over a limit; \
+12 `node check` found something missing. `starcar record` passes on its command's.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -61,6 +63,7 @@ enum Command {
     Inspect(inspect::InspectArguments),
     Verify(Box<verify::VerifyArguments>),
     Registry(registry::RegistryCommand),
+    Node(node::NodeArguments),
     Cache(cache::CacheArguments),
     Deploy(Box<deploy::DeployArguments>),
     DigestCache(digest_cache::DigestCacheArguments),
@@ -112,6 +115,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Push(arguments) => push::run(&arguments).map(|()| exit_code::OK),
         Command::Copy(arguments) => copy::run(&arguments).map(|()| exit_code::OK),
         Command::Registry(arguments) => registry::run(&arguments),
+        Command::Node(arguments) => node::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments).map(|()| exit_code::OK),
         Command::Cache(arguments) => cache::run(&arguments),

@@ -2,9 +2,11 @@
 //
 // It reads the same config.toml. metadata_store is "memory" (the library's) or
 // "db" (package boltmeta). It stops on SIGINT or SIGTERM and unmounts what it mounted.
+// With -check-config it only says whether the library knows every setting of the file.
 package main
 
 import (
+	"bytes"
 	"context"
 	"flag"
 	"io"
@@ -37,13 +39,14 @@ func main() {
 	address := flag.String("address", "", "unix socket to serve on")
 	root := flag.String("root", "", "state directory")
 	configPath := flag.String("config", "", "config.toml")
+	check := flag.Bool("check-config", false, "only read the configuration; an unknown setting is an error")
 	flag.Parse()
-	if err := run(*address, *root, *configPath); err != nil {
+	if err := run(*address, *root, *configPath, *check); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(address, root, configPath string) error {
+func run(address, root, configPath string, check bool) error {
 	var cfg config
 	// The defaults of containerd-stargz-grpc that are not zero.
 	cfg.MetadataStore = "memory"
@@ -53,6 +56,9 @@ func run(address, root, configPath string) error {
 	raw, err := os.ReadFile(configPath)
 	if err != nil {
 		return err
+	}
+	if check {
+		return toml.NewDecoder(bytes.NewReader(raw)).DisallowUnknownFields().Decode(&cfg)
 	}
 	if err := toml.Unmarshal(raw, &cfg); err != nil {
 		return err
@@ -79,6 +85,10 @@ func run(address, root, configPath string) error {
 		return err
 	}
 	defer sn.Close()
+	// As containerd-stargz-grpc does: /run is empty after a boot.
+	if err := os.MkdirAll(filepath.Dir(address), 0o700); err != nil {
+		return err
+	}
 	l, err := net.Listen("unix", address)
 	if err != nil {
 		return err

@@ -1,0 +1,28 @@
+//! `starcar node`
+
+mod check;
+mod config;
+
+use clap::{Args, Subcommand};
+
+use super::{CliError, RegistryArguments, exit_code, output, parse};
+
+/// Prepare nodes that start containers before images are pulled
+#[derive(Debug, Args)]
+pub(super) struct NodeArguments {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    Config(config::ConfigArguments),
+    Check(Box<check::CheckArguments>),
+}
+
+pub(super) fn run(arguments: &NodeArguments) -> Result<u8, CliError> {
+    match &arguments.command {
+        Subcommands::Config(arguments) => config::run(arguments).map(|()| exit_code::OK),
+        Subcommands::Check(arguments) => check::run(arguments),
+    }
+}
