@@ -32,6 +32,7 @@ pub mod provenance;
 pub mod push;
 pub mod registry;
 pub mod replay;
+pub mod report;
 pub mod snapshot;
 pub mod verify;
 pub mod zstd_chunked;

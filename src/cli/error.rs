@@ -15,6 +15,7 @@ use crate::{
     profile::{ProfileError, record::RecordError},
     registry::RegistryError,
     replay::ReplayError,
+    report::ReportError,
     snapshot::SnapshotError,
     verify::VerifyError,
 };
@@ -100,6 +101,9 @@ pub(super) enum CliError {
     /// A start could not be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// A report could not be made of logs.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// The digest cache cannot be shown or cleared. Packing goes on without it.
     #[error("cannot use {what}")]
     DigestCache {
@@ -164,6 +168,7 @@ impl CliError {
             ) => exit_code::USAGE,
             Self::Output { .. }
             | Self::DigestCache { .. }
+            | Self::Report(_)
             | Self::Replay(ReplayError::Temporary(_) | ReplayError::Thread(_)) => exit_code::FAILURE,
             Self::Oci(error)
             | Self::Attach(AttachError::Oci(error))
@@ -254,6 +259,7 @@ impl CliError {
                     .to_owned(),
             ),
             Self::Record(error) => of_record(error).map(str::to_owned),
+            Self::Report(error) => of_report(error).map(str::to_owned),
             Self::Usage(_) => Some("`starcar help` and `starcar help COMMAND` list all options".to_owned()),
             _ => None,
         }
@@ -383,6 +389,18 @@ fn of_record(error: &RecordError) -> Option<&'static str> {
             "compare --until or --until-http with what the command says; a profile of it says `endedEarly`",
         ),
         RecordError::Overlap(..) => Some("--cache DIR:/MOUNT mounts a cache elsewhere"),
+        _ => None,
+    }
+}
+
+/// The next step where logs tell nothing.
+fn of_report(error: &ReportError) -> Option<&'static str> {
+    match error {
+        ReportError::Nothing { .. } => Some(
+            "understood are logs of vLLM (0.6 and later) and SGLang, of containerd, the kubelet and `kubectl get events`, and \
+             of stargz-snapshotter; give the whole log, from the engine's first line on",
+        ),
+        ReportError::NoSuchStart { .. } => Some("--start all shows every start of a log"),
         _ => None,
     }
 }

@@ -26,6 +26,7 @@ mod record;
 mod registry;
 mod registry_arguments;
 mod replay;
+mod report;
 mod verify;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -50,7 +51,7 @@ const EXIT_CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong arguments; 3 the snapshot cannot be packed; 4 the base cannot be used; \
 5 an image on disk cannot be read or written; 6 a registry refused or failed; 7 a profile cannot be read, \
 written or recorded; 8 a compile cache cannot be read or must not be shipped; \
-9 `verify` found errors; 10 `verify` found warnings; 11 `replay` was over a limit; \
+9 `verify` found errors; 10 `verify` found warnings; 11 `replay` or `report` was over a limit; \
 12 `node check` found something missing. `starcar record` passes on its command's.";
 
 #[derive(Debug, Subcommand)]
@@ -70,6 +71,7 @@ enum Command {
     Profile(profile::ProfileArguments),
     Record(Box<record::RecordArguments>),
     Replay(Box<replay::ReplayArguments>),
+    Report(report::ReportArguments),
     #[command(hide = true)]
     RecordWatchdog(record::WatchdogArguments),
 }
@@ -128,6 +130,7 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),
