@@ -2,6 +2,7 @@
 
 mod assemble;
 mod cache;
+mod completions;
 mod copy;
 mod deploy;
 mod digest_cache;
@@ -10,6 +11,7 @@ mod hub;
 mod image_arguments;
 mod inspect;
 mod log;
+mod man;
 mod naming;
 mod node;
 mod output;
@@ -33,8 +35,8 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use self::error::exit_code;
 use self::{error::CliError, registry_arguments::RegistryArguments};
+pub use self::{error::exit_code, man::reference};
 
 /// Pack Hugging Face model snapshots into lazily pullable KServe modelcar images.
 #[derive(Debug, Parser)]
@@ -72,6 +74,8 @@ enum Command {
     Record(Box<record::RecordArguments>),
     Replay(Box<replay::ReplayArguments>),
     Report(report::ReportArguments),
+    Completions(completions::CompletionsArguments),
+    Man(man::ManArguments),
     #[command(hide = true)]
     RecordWatchdog(record::WatchdogArguments),
 }
@@ -131,6 +135,8 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Profile(arguments) => profile::run(&arguments),
         Command::Replay(arguments) => replay::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments).map(|()| exit_code::OK),
+        Command::Man(arguments) => man::run(&arguments).map(|()| exit_code::OK),
     };
     match result {
         Ok(code) => ExitCode::from(code),
