@@ -48,9 +48,12 @@ def packed(starcar, registry, small_model, scratch):
 
 
 @pytest.fixture(scope="module")
-def kubelet(node, registry, scratch, packed, stand_in):
+def kubelet(bin_dir, registry, scratch, packed, stand_in):
+    """On a node of its own: other tests' pulls of the same model would leave its layers in the session's."""
     lazy = {pinned(image.ref).rpartition(":")[0] for image in packed.values()}
-    return Kubelet(node, registry, scratch / "kubelet", lazy, stand_in={TOOLS: stand_in})
+    fresh = nodes.Node(bin_dir, scratch / "lazy-node")
+    yield Kubelet(fresh, registry, scratch / "kubelet", lazy, stand_in={TOOLS: stand_in})
+    fresh.stop()
 
 
 @pytest.fixture(scope="module")

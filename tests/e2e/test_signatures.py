@@ -95,15 +95,15 @@ def test_they_are_for_one_digest(published, registry, cosign):
     cosign.verify(published.image)
 
 
-def test_a_signed_image_is_mounted_lazily(published, registry, node, tmp_path):
+def test_a_signed_image_is_mounted_lazily(published, registry, fresh_node, tmp_path):
     """Signing adds to the repository and changes no byte of the image."""
     ref = registry.ref(published.name, "v1")
-    node.rpull(ref)
-    target = node.mount(ref, tmp_path / "mounted", "stargz")
+    fresh_node.rpull(ref)
+    target = fresh_node.mount(ref, tmp_path / "mounted", "stargz")
     for file in filter(Path.is_file, TINY_LLAMA.iterdir()):
         assert (target / "models" / file.name).read_bytes() == file.read_bytes()
     layers = {layer["digest"] for layer in registry.manifest(ref)["layers"]}
-    assert node.lazy_mounts() and not layers & node.stored()
+    assert fresh_node.lazy_mounts() and not layers & fresh_node.stored()
 
 
 def test_what_a_copy_takes_along(published, second_registry, cosign):
