@@ -13,7 +13,7 @@ MOST_DISK = 50 * MIB
 
 
 @pytest.mark.parametrize("gib", [1, 4])
-def test_memory_and_disk_of_a_push(fresh_registry, room, gib, measured):  # noqa: F811
+def test_memory_and_disk_of_a_push(room, fresh_registry, gib, measured):  # noqa: F811
     model = sparse_model(room / "model", gib * GIB, shards=8)
     ref = fresh_registry.ref(f"memory/{gib}-gib")
     watch, _ = run_watched(["pack", model, "-t", ref, "--push", "--base", "scratch", "--concurrency", 8], room)
