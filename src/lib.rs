@@ -35,4 +35,5 @@ pub mod replay;
 pub mod report;
 pub mod snapshot;
 pub mod verify;
+pub mod version;
 pub mod zstd_chunked;

@@ -1,46 +1,13 @@
 //! What a cluster can do, by the versions that it runs. Tables of facts; must not know objects.
 
-use std::{fmt, str::FromStr};
-
 use super::{
     facts::{Facts, Laziness},
     options::{Mode, ObjectKind},
 };
-
-/// A version, as far as it decides what a program can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version {
-    /// The first number.
-    pub major: u32,
-    /// The second.
-    pub minor: u32,
-}
-
-impl FromStr for Version {
-    type Err = String;
-
-    /// `1.33`, `v1.33.2`, `1.33.2-gke.100`.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let number = |part: Option<&str>| {
-            let part = part?.split(['-', '+', '_']).next()?;
-            (part.len() <= 6 && part.bytes().all(|byte| byte.is_ascii_digit())).then(|| part.parse().ok())?
-        };
-        let mut parts = text.strip_prefix('v').unwrap_or(text).split('.');
-        match (number(parts.next()), number(parts.next())) {
-            (Some(major), Some(minor)) => Ok(Self { major, minor }),
-            _ => Err("expected a version, as in 1.33".to_owned()),
-        }
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
+pub use crate::version::Version;
 
 const fn version(major: u32, minor: u32) -> Version {
-    Version { major, minor }
+    Version::new(major, minor, 0)
 }
 
 /// Image volumes are there, behind the gate `ImageVolume`; without `subPath`.
@@ -198,27 +165,6 @@ impl Targets {
             }
             (ObjectKind::Deployment | ObjectKind::Prepull, Mode::Native) => volumes,
             (ObjectKind::Deployment | ObjectKind::Prepull, _) => "any Kubernetes and any runtime".to_owned(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read() {
-        for (text, expected) in [
-            ("1.33", (1, 33)),
-            ("v1.33.2", (1, 33)),
-            ("1.33-gke.1", (1, 33)),
-            ("2.2.1", (2, 2)),
-            ("0.20+x", (0, 20)),
-        ] {
-            assert_eq!(text.parse(), Ok(version(expected.0, expected.1)), "{text}");
-        }
-        for bad in ["", "1", "1.", "a.b", "1.x", "-1.2", "1.9999999999", "1 .2"] {
-            assert!(bad.parse::<Version>().is_err(), "{bad}");
         }
     }
 }

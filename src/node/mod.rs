@@ -4,11 +4,10 @@
 pub mod check;
 pub mod config;
 mod keys;
-mod version;
+
+pub use crate::version::Version;
 
 use crate::registry::known_registry;
-
-pub use self::version::Version;
 
 /// Where stargz-snapshotter reads its settings.
 pub const SNAPSHOTTER_CONFIG: &str = "/etc/containerd-stargz-grpc/config.toml";

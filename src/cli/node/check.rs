@@ -4,7 +4,7 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::{CliError, RegistryArguments, exit_code, output, parse};
+use super::{CliError, RegistryArguments, exit_code, output, parse, version};
 use crate::{
     node::{
         Version,
@@ -39,7 +39,7 @@ pub(super) struct CheckArguments {
     #[arg(long, value_name = "FILE", value_parser = absolute)]
     containerd_socket: Option<String>,
     /// Version of containerd [default: what it says]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = version)]
     containerd_version: Option<Version>,
     /// The snapshotter's settings [default: those of its process, else /etc/containerd-stargz-grpc/config.toml]
     #[arg(long, value_name = "FILE", value_parser = absolute)]
@@ -52,7 +52,7 @@ pub(super) struct CheckArguments {
     #[arg(long, value_name = "DIR", value_parser = absolute)]
     snapshotter_root: Option<String>,
     /// Version of the snapshotter, to find settings that it does not have: it does not tell it
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", value_parser = version)]
     snapshotter_version: Option<Version>,
     /// The least that makes the exit code 12
     #[arg(long, value_enum, default_value_t = FailArgument::Error)]

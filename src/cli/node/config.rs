@@ -10,7 +10,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 
-use super::{CliError, output, parse};
+use super::{CliError, output, parse, version};
 use crate::{
     node::{
         SNAPSHOTTER_ROOT, Version,
@@ -29,10 +29,10 @@ pub(super) struct ConfigArguments {
     #[arg(long = "for", value_enum, value_name = "PROGRAM", value_delimiter = ',', default_value = "all")]
     targets: Vec<TargetArgument>,
     /// Version of stargz-snapshotter, and of stargz-store
-    #[arg(long, value_name = "VERSION", default_value = "0.18.2")]
+    #[arg(long, value_name = "VERSION", default_value = "0.18.2", value_parser = version)]
     snapshotter_version: Version,
     /// Version of containerd: 1.x is written settings in version 2, 2.x in version 3
-    #[arg(long, value_name = "VERSION", default_value = "2.x")]
+    #[arg(long, value_name = "VERSION", default_value = "2.x", value_parser = version)]
     containerd_version: Version,
     /// A registry that has mirrors, no TLS, or peculiarities (repeatable); a host with `http://` before it has no TLS
     #[arg(long = "registry", value_name = "HOST[=MIRROR,…]")]
