@@ -7,34 +7,42 @@ use toml::{Table, Value};
 
 use super::{
     Places,
-    documents::{self, Documents},
+    combined::{Combined, combine, newest},
+    documents,
     finding::Report,
     host::Host,
+    plugins::{CRI_RUNTIME, CRI_THREE, CRI_TWO, SNAPSHOTTERS, TRANSFER},
     rules,
+    settings::short,
     wire::{Connection, fields},
 };
 use crate::node::Version;
 
-/// What pods' images are pulled by, in version 2 of the file and from version 3 on.
-const CRI_TWO: &str = "io.containerd.grpc.v1.cri";
-const CRI_THREE: &str = "io.containerd.cri.v1.images";
-const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
-const TRANSFER: &str = "io.containerd.transfer.v1.local";
-
 pub(super) fn look(host: &Host, places: &Places, told: Option<Version>, report: &mut Report) {
     let running = socket(host, &places.containerd_socket, report);
     let version = told.or(running.as_ref().and_then(|running| running.version));
-    let Some(documents) = documents::read(host, &places.containerd_config, version, report) else { return };
+    let Some(documents) = documents::read(host, &places.containerd_config, report) else { return };
     let at = host.shown(&places.containerd_config);
-    if !is_version_right(&documents, &at, version, report) {
+    documents::replaced(&documents, version, report);
+    let combined = combine(documents.files, version);
+    if !is_version_right(&combined, &at, version, report) {
         return;
     }
-    if disabled(&documents.table).any(|name| [CRI_TWO, CRI_THREE, CRI_RUNTIME, "cri"].contains(&name)) {
+    if disabled(&combined.table).any(|name| [CRI_TWO, CRI_THREE, CRI_RUNTIME, "cri"].contains(&name)) {
         report.find(&rules::CRI_DISABLED, &at, "disabled_plugins has the CRI plugin");
     }
-    let mut look = Look { table: &documents.table, at: &at, is_partial: documents.is_partial, report };
+    let mut look =
+        Look { combined: &combined, at: &at, containerd: version, is_partial: documents.is_partial, report };
     let names = look.proxies(&places.snapshotter_socket);
-    look.cri(documents.version, &names);
+    if combined.undecided.is_empty() {
+        look.cri(&names);
+    } else {
+        let versions = combined.undecided.iter().map(i64::to_string).collect::<Vec<_>>().join(" and ");
+        let why = format!(
+            "the files have versions {versions}, and containerd's is not known (--containerd-version)"
+        );
+        look.report.unknown(&at, why, "what containerd makes of its files together");
+    }
     if let (Some(Running { snapshotters: Some(loaded), .. }), false) = (running, names.is_empty())
         && !names.iter().any(|name| loaded.contains(name))
     {
@@ -114,33 +122,30 @@ fn snapshotters(answer: &[u8]) -> Vec<String> {
     let plugins =
         fields(answer).into_iter().filter(|(number, _)| *number == PLUGINS).map(|(_, plugin)| fields(plugin));
     plugins
-        .filter(|plugin| plugin.contains(&(TYPE, &b"io.containerd.snapshotter.v1"[..])))
+        .filter(|plugin| plugin.contains(&(TYPE, SNAPSHOTTERS.as_bytes())))
         .filter(|plugin| plugin.iter().all(|(number, _)| *number != INIT_ERR))
         .filter_map(|plugin| plugin.into_iter().find(|(number, _)| *number == ID))
         .map(|(_, name)| String::from_utf8_lossy(name).into_owned())
         .collect()
 }
 
-fn is_version_right(
-    documents: &Documents,
-    at: &str,
-    containerd: Option<Version>,
-    report: &mut Report,
-) -> bool {
-    let least = match documents.version {
-        ..2 => {
-            let found =
-                if documents.table.contains_key("version") { "version = 1" } else { "it has no version" };
-            report.find(&rules::CONTAINERD_CONFIG_OLD, at, found);
-            return false;
-        }
-        2 => return true,
-        3 => Version::new(2, 0, 0),
-        _ => Version::new(2, 3, 0),
-    };
-    if let Some(containerd) = containerd.filter(|containerd| *containerd < least) {
-        let found = format!("version = {}, and containerd is {containerd}", documents.version);
-        report.find(&rules::CONTAINERD_CONFIG_NEW, at, found);
+/// Whether the files are of versions of which something can be said.
+fn is_version_right(combined: &Combined, at: &str, containerd: Option<Version>, report: &mut Report) -> bool {
+    if combined.version < 2 {
+        let found = if combined.version_at.is_empty() {
+            "it has no version".to_owned()
+        } else {
+            format!("version = {}", combined.version)
+        };
+        report.find(&rules::CONTAINERD_CONFIG_OLD, at, found);
+        return false;
+    }
+    if let Some(containerd) = containerd.filter(|containerd| combined.version > newest(*containerd)) {
+        let found = format!("version = {}, and containerd is {containerd}", combined.version);
+        report.find(&rules::CONTAINERD_CONFIG_NEW, &combined.version_at, found);
+    }
+    if let (Some(found), Some(containerd)) = (&combined.refused, containerd) {
+        report.find(&rules::CONTAINERD_IMPORT_NEWER, at, format!("{found}; containerd is {containerd}"));
     }
     true
 }
@@ -156,8 +161,9 @@ fn at_path<'a>(table: &'a Table, path: &[&str]) -> Option<&'a Value> {
 
 /// A look at settings that were put together.
 struct Look<'a> {
-    table: &'a Table,
+    combined: &'a Combined,
     at: &'a str,
+    containerd: Option<Version>,
     is_partial: bool,
     report: &'a mut Report,
 }
@@ -175,18 +181,22 @@ impl Look<'_> {
 
     /// The names that the snapshotter has in containerd.
     fn proxies(&mut self, socket: &str) -> Vec<String> {
-        let table = self.table;
+        let table = &self.combined.table;
         let proxies = table.get("proxy_plugins").and_then(Value::as_table);
         let text = |proxy: &Value, name: &str| {
             proxy.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
         };
-        let plain =
-            |address: &str| address.strip_prefix("unix://").unwrap_or(address).replace("/var/run/", "/run/");
+        let plain = |address: &str| {
+            let path = address.strip_prefix("unix://").unwrap_or(address);
+            let path: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+            let path = path.join("/");
+            path.strip_prefix("var/").filter(|rest| rest.starts_with("run/")).unwrap_or(&path).to_owned()
+        };
         let mut names = Vec::new();
         for (name, proxy) in proxies.into_iter().flatten() {
             let (kind, address) = (text(proxy, "type"), text(proxy, "address"));
             if plain(&address) == plain(socket) {
-                if kind == "snapshot" {
+                if kind == "snapshot" || kind == SNAPSHOTTERS {
                     names.push(name.clone());
                 } else {
                     self.report.find(
@@ -212,70 +222,77 @@ impl Look<'_> {
         names
     }
 
-    fn cri(&mut self, version: i64, names: &[String]) {
-        let table = self.table;
+    fn cri(&mut self, names: &[String]) {
+        let Combined { table, version, .. } = self.combined;
+        let is_two = *version == 2;
         let two = at_path(table, &["plugins", CRI_TWO, "containerd"]);
         let three = at_path(table, &["plugins", CRI_THREE]);
-        let (own, other, path, other_path) = if version == 2 {
-            (two, three, format!("plugins.\"{CRI_TWO}\".containerd"), format!("plugins.\"{CRI_THREE}\""))
-        } else {
-            (three, two, format!("plugins.\"{CRI_THREE}\""), format!("plugins.\"{CRI_TWO}\".containerd"))
-        };
+        let two_path = format!("plugins.\"{CRI_TWO}\".containerd");
+        let three_path = format!("plugins.\"{CRI_THREE}\"");
+        let (own, other, other_path) =
+            if is_two { (two, three, &three_path) } else { (three, two, &two_path) };
+        // What was moved is still found where it was.
+        let path = if is_two || self.combined.is_moved { &two_path } else { &three_path };
         let says = |value: Option<&Value>| {
             value.is_some_and(|value| {
                 value.get("snapshotter").is_some() || value.get("disable_snapshot_annotations").is_some()
             })
         };
         if says(other) {
-            self.report.find(
-                &rules::CRI_MISPLACED,
-                self.at,
-                format!("{other_path}, in a file of version {version}"),
-            );
+            let found = format!("{other_path}, and the settings are read as version {version}");
+            self.report.find(&rules::CRI_MISPLACED, self.at, found);
             if !says(own) {
                 return;
             }
         }
-        let snapshotter = own.and_then(|own| own.get("snapshotter")).and_then(Value::as_str);
-        match snapshotter {
-            Some(name)
-                if names.iter().any(|known| known == name) || (names.is_empty() && name == "stargz") => {}
-            Some(name) => self.report.find(
-                &rules::CRI_SNAPSHOTTER,
-                self.at,
-                format!("{path}: snapshotter = \"{name}\""),
-            ),
+        for file in &self.combined.left_behind {
+            let found = format!("{two_path} has no runtimes, so that the rest of it is not moved");
+            self.report.find(&rules::CRI_LEFT_BEHIND, file, found);
+        }
+        if !self.combined.left_behind.is_empty() && !says(own) {
+            return;
+        }
+        match own.and_then(|own| own.get("snapshotter")) {
+            Some(Value::String(name)) if is_ours(name, names) => {}
+            Some(other) => {
+                let found = format!("{path}: snapshotter = {}", short(other));
+                self.report.find(&rules::CRI_SNAPSHOTTER, self.at, found);
+            }
             None => self.missing(&rules::CRI_SNAPSHOTTER, &format!("{path}: snapshotter is not set")),
         }
-        let off = own.and_then(|own| own.get("disable_snapshot_annotations")).and_then(Value::as_bool);
-        if off != Some(false) && !(version > 2 && self.transfers(names)) {
-            let found = match off {
-                Some(_) => "disable_snapshot_annotations = true",
-                None => "disable_snapshot_annotations is not set, which means true",
-            };
-            if off.is_some() {
-                self.report.find(&rules::ANNOTATIONS_OFF, self.at, format!("{path}: {found}"));
-            } else {
-                self.missing(&rules::ANNOTATIONS_OFF, &format!("{path}: {found}"));
-            }
+        self.annotations(own, path, names);
+        self.runtimes(names);
+        let registry = if is_two { at_path(table, &["plugins", CRI_TWO]) } else { three };
+        self.registry(registry.and_then(|plugin| plugin.get("registry")));
+    }
+
+    fn annotations(&mut self, images: Option<&Value>, path: &str, names: &[String]) {
+        let off = images.and_then(|images| images.get("disable_snapshot_annotations"));
+        let is_fit = off.is_none_or(Value::is_bool);
+        if off.and_then(Value::as_bool) == Some(false) || (is_fit && self.transfers(images, names)) {
+            return;
         }
-        self.runtimes(version, names);
-        let registry = if version == 2 { at_path(table, &["plugins", CRI_TWO]) } else { three };
-        let registry = registry.and_then(|plugin| plugin.get("registry"));
-        let has = |name: &str| registry.and_then(|registry| registry.get(name)).is_some_and(is_set);
-        if has("config_path") && (has("mirrors") || has("configs")) {
-            self.report.find(&rules::REGISTRY_CONFIG_CLASH, self.at, "both are set below registry");
+        if let Some(off) = off {
+            let found = format!("{path}: disable_snapshot_annotations = {}", short(off));
+            self.report.find(&rules::ANNOTATIONS_OFF, self.at, found);
+        } else {
+            let found = format!("{path}: disable_snapshot_annotations is not set, which means true");
+            self.missing(&rules::ANNOTATIONS_OFF, &found);
         }
     }
 
     /// Whether the transfer service, which containerd 2.1 and later pull pods' images by, unpacks into the snapshotter
     /// and says which image a layer is of.
-    fn transfers(&self, names: &[String]) -> bool {
+    fn transfers(&self, images: Option<&Value>, names: &[String]) -> bool {
+        let has_it = self.containerd.is_none_or(|version| version >= Version::new(2, 1, 0));
+        if self.combined.version == 2 || !has_it || images.is_some_and(pulls_itself) {
+            return false;
+        }
+        let table = &self.combined.table;
         names.iter().any(|name| {
             let exports = ["proxy_plugins", name, "exports", "enable_remote_snapshot_annotations"];
-            let unpacks =
-                at_path(self.table, &["plugins", TRANSFER, "unpack_config"]).and_then(Value::as_array);
-            at_path(self.table, &exports).and_then(Value::as_str) == Some("true")
+            let unpacks = at_path(table, &["plugins", TRANSFER, "unpack_config"]).and_then(Value::as_array);
+            at_path(table, &exports).and_then(Value::as_str) == Some("true")
                 && unpacks
                     .into_iter()
                     .flatten()
@@ -283,19 +300,57 @@ impl Look<'_> {
         })
     }
 
-    fn runtimes(&mut self, version: i64, names: &[String]) {
-        let plugin = if version == 2 { CRI_TWO } else { CRI_RUNTIME };
-        let runtimes =
-            at_path(self.table, &["plugins", plugin, "containerd", "runtimes"]).and_then(Value::as_table);
+    fn runtimes(&mut self, names: &[String]) {
+        let plugin = if self.combined.version == 2 { CRI_TWO } else { CRI_RUNTIME };
+        let shown = if self.combined.is_moved { CRI_TWO } else { plugin };
+        let runtimes = at_path(&self.combined.table, &["plugins", plugin, "containerd", "runtimes"])
+            .and_then(Value::as_table);
         for (name, runtime) in runtimes.into_iter().flatten() {
             let own = runtime.get("snapshotter").and_then(Value::as_str).unwrap_or_default();
-            if !own.is_empty() && !names.iter().any(|known| known == own) {
+            if !own.is_empty() && !is_ours(own, names) {
                 let found =
-                    format!("plugins.\"{plugin}\".containerd.runtimes.{name}: snapshotter = \"{own}\"");
+                    format!("plugins.\"{shown}\".containerd.runtimes.{name}: snapshotter = \"{own}\"");
                 self.report.find(&rules::RUNTIME_SNAPSHOTTER, self.at, found);
             }
         }
     }
+
+    fn registry(&mut self, registry: Option<&Value>) {
+        let get = |name: &str| registry.and_then(|registry| registry.get(name)).filter(|value| is_set(value));
+        if get("config_path").is_none() {
+            return;
+        }
+        // 1.x refuses certificates beside it, too; passwords are refused by none.
+        let has_certificates = self.combined.version == 2
+            && get("configs")
+                .and_then(Value::as_table)
+                .is_some_and(|hosts| hosts.values().any(|host| host.get("tls").is_some()));
+        for (name, is_there) in
+            [("mirrors", get("mirrors").is_some()), ("configs.HOST.tls", has_certificates)]
+        {
+            if is_there {
+                let found = format!("config_path and {name} are set below registry");
+                self.report.find(&rules::REGISTRY_CONFIG_CLASH, self.at, found);
+            }
+        }
+    }
+}
+
+/// Whether a snapshotter's name is ours; where none is known by our socket, of which is told already, by the usual name.
+fn is_ours(name: &str, names: &[String]) -> bool {
+    names.iter().any(|known| known == name) || (names.is_empty() && name == "stargz")
+}
+
+/// Whether CRI pulls images itself instead of by the transfer service (`CheckLocalImagePullConfigs` of containerd;
+/// annotations that are on are another reason).
+fn pulls_itself(images: &Value) -> bool {
+    let is_on = |name: &str| images.get(name).and_then(Value::as_bool) == Some(true);
+    let registry = images.get("registry");
+    ["use_local_image_pull", "discard_unpacked_layers", "image_pull_with_sync_fs"].into_iter().any(is_on)
+        || ["mirrors", "configs", "auths"]
+            .into_iter()
+            .any(|name| registry.and_then(|registry| registry.get(name)).is_some_and(is_set))
+        || images.get("max_concurrent_downloads").and_then(Value::as_integer).is_some_and(|most| most != 3)
 }
 
 /// Whether a setting says something.

@@ -1,6 +1,7 @@
 //! Whether a node has what it takes to start containers before images are pulled. Looks, and changes nothing. Must not
 //! know how it is printed.
 
+mod combined;
 mod containerd;
 mod disk;
 mod documents;
@@ -8,6 +9,7 @@ mod finding;
 mod host;
 mod images;
 mod kernel;
+mod plugins;
 mod rules;
 mod settings;
 mod snapshotter;

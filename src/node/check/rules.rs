@@ -123,17 +123,20 @@ rules! {
     CONTAINERD_CONFIG_MALFORMED = "containerd-config-malformed", Error, "containerd's settings are not TOML, or of another kind",
         "containerd does not start",
         "correct the line; `containerd config dump` says what it takes";
-    CONTAINERD_IMPORT_MISSING = "containerd-import-missing", Warning, "a file that containerd's settings import is not there",
-        "what it would say is not said",
+    CONTAINERD_IMPORT_MISSING = "containerd-import-missing", Error, "a file that containerd's settings import is not there",
+        "containerd does not start",
         "write it, or remove it from imports";
     CONTAINERD_IMPORT_REPLACES = "containerd-import-replaces", Warning, "two files set one plugin, and containerd is 1.x, or may be",
         "containerd 1.x forgets all that the first of them said of the plugin",
         "put the settings into one file";
-    CONTAINERD_CONFIG_OLD = "containerd-config-old", Error, "containerd's config.toml has no version, or version 1",
-        "containerd 2 does not start with it, and 1.x passes over tables whose names are those of version 2",
+    CONTAINERD_IMPORT_NEWER = "containerd-import-newer", Error, "an imported file has a higher version than the main file, and containerd is 2.3.0 to 2.3.4",
+        "containerd does not start",
+        "give all files the same version, or update containerd";
+    CONTAINERD_CONFIG_OLD = "containerd-config-old", Error, "containerd's settings have no version, or version 1",
+        "containerd 1.x passes over tables whose names are those of version 2, and 2.0 to 2.2 over those of version 1",
         "begin the file with version = 2, and name plugins in full (`containerd config migrate` does it)";
     CONTAINERD_CONFIG_NEW = "containerd-config-new", Error, "containerd is older than the version of its config.toml",
-        "containerd does not start",
+        "containerd does not start, or (before 1.6.32 and 1.7.17) passes over what is new",
         "write the settings for this containerd: starcar node config --for containerd --containerd-version VERSION";
     PROXY_MISSING = "proxy-missing", Error, "containerd does not know the snapshotter",
         "images are pulled whole, or not at all where the CRI plugin names the snapshotter",
@@ -154,8 +157,11 @@ rules! {
         "they are pulled whole",
         "set snapshotter = \"stargz\"";
     CRI_MISPLACED = "cri-misplaced", Error, "settings of images stand where this version of the file does not look for them",
-        "they are passed over, or moved only by a newer containerd",
+        "they are passed over",
         "move them: version 2 has [plugins.\"io.containerd.grpc.v1.cri\".containerd], version 3 has [plugins.\"io.containerd.cri.v1.images\"]";
+    CRI_LEFT_BEHIND = "cri-left-behind", Error, "containerd 2 moves version 2's settings of images only where runtimes stand beside them",
+        "snapshotter and disable_snapshot_annotations are passed over: images are pulled whole",
+        "write version 3 (`starcar node config --for containerd` prints it), or add [plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc] with runtime_type = \"io.containerd.runc.v2\" to the file";
     ANNOTATIONS_OFF = "annotations-off", Error, "containerd does not tell the snapshotter which image a layer is of",
         "every layer is pulled whole, and nothing says so",
         "set disable_snapshot_annotations = false beside snapshotter";

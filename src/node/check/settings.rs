@@ -223,7 +223,7 @@ fn suggestion(path: &str) -> Option<String> {
 }
 
 /// A value, cut short.
-fn short(value: &Value) -> String {
+pub(super) fn short(value: &Value) -> String {
     const MOST: usize = 60;
 
     let text = value.to_string();
