@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use support::command::{Run, starcar};
 
@@ -281,4 +281,92 @@ fn images_need_a_name_that_nodes_know() {
     assert!(run.stderr.contains("has the digest"), "{}", run.stderr);
     let nowhere = format!("oci:{}:v1", Path::new("/nowhere").display());
     assert_eq!(deploy(&nowhere, &["--as", "deployment"]).code, 5);
+}
+
+#[test]
+fn an_index_is_served_on_the_platform_that_is_asked_for() {
+    let place = Place::new();
+    let several = place.pack(&["--platform", "linux/amd64,linux/arm64", "--base", "scratch"]);
+    let of = |arguments: &[&str]| printed(&several, &[&["--as", "deployment"], arguments].concat());
+    assert!(!of(&[]).contains("kubernetes.io/arch"));
+    for architecture in ["amd64", "arm64"] {
+        let platform = format!("linux/{architecture}");
+        let text = of(&["--platform", &platform, "--gpus", "0"]);
+        let selector = format!("kubernetes.io/arch: {architecture}\n");
+        assert!(text.contains(&selector) && text.contains("vllm-openai-cpu:v"), "{text}");
+        assert!(!of(&["--platform", &platform, "--no-node-selector"]).contains("kubernetes.io/arch"));
+    }
+    let place = Place::new();
+    let one = place.pack(&["--platform", "linux/arm64", "--base", "scratch"]);
+    let text = printed(&one, &["--as", "deployment"]);
+    assert!(text.contains("kubernetes.io/arch: arm64\n"), "{text}");
+}
+
+/// An image as other programs make them: the name of a layout with it.
+fn foreign(place: &Place, name: &str, layer_type: &str) -> String {
+    let root = place.path(name);
+    let put = |bytes: &[u8]| {
+        let digest = starcar::digest::Digest::of(bytes).to_string();
+        let path = root.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+        (digest, bytes.len())
+    };
+    let described = |media_type: &str, (digest, size): (String, usize)| json!({ "mediaType": media_type, "digest": digest, "size": size });
+    let layer = put(b"a layer");
+    let config = json!({
+        "architecture": "amd64", "os": "linux", "config": {}, "rootfs": { "type": "layers", "diff_ids": [layer.0] }
+    });
+    let manifest_type = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({
+        "schemaVersion": 2,
+        "mediaType": manifest_type,
+        "config": described("application/vnd.oci.image.config.v1+json", put(config.to_string().as_bytes())),
+        "layers": [described(layer_type, layer)],
+    });
+    let mut entry = described(manifest_type, put(manifest.to_string().as_bytes()));
+    entry["annotations"] = json!({ "org.opencontainers.image.ref.name": "v1" });
+    fs::write(root.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    fs::write(root.join("index.json"), json!({ "schemaVersion": 2, "manifests": [entry] }).to_string())
+        .unwrap();
+    format!("oci:{}:v1", root.display())
+}
+
+#[test]
+fn an_image_that_starcar_did_not_pack() {
+    let place = Place::new();
+    let plain = foreign(&place, "plain", "application/vnd.oci.image.layer.v1.tar+gzip");
+    let fetch = ["--as", "inferenceservice", "--mode", "fetch"];
+    for arguments in [&["--as", "deployment"][..], &fetch] {
+        let run = deploy(&plain, arguments);
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        assert!(run.stderr.contains("starcar did not pack this image"), "{}", run.stderr);
+        assert!(run.stdout.contains("kubernetes.io/arch: amd64\n"), "{}", run.stdout);
+    }
+    for other in
+        ["application/vnd.oci.image.layer.v1.tar+zstd", "application/vnd.docker.image.rootfs.diff.tar.gzip"]
+    {
+        let run = deploy(&foreign(&place, "other", other), &fetch);
+        assert_eq!(run.code, 2, "{other}: {}", run.stdout);
+        assert!(run.stderr.contains("this image has others"), "{}", run.stderr);
+    }
+}
+
+#[test]
+fn arguments_that_contradict_the_manifest_are_refused() {
+    let place = Place::new();
+    let image = place.pack(&[]);
+    for (arguments, word) in [
+        (&["--engine-arg=--port=9000"][..], "--set port=PORT"),
+        (&["--engine-arg", "--port", "--engine-arg", "9000"], "--set port=PORT"),
+        (&["--", "--model", "/x"], "/mnt/models"),
+        (&["--", "--tensor-parallel-size", "2"], "say --gpus 2"),
+        (&["--load", "mmap", "--", "--load-format", "dummy"], "leave out one"),
+    ] {
+        let run = deploy(&image, &[&["--as", "deployment"], arguments].concat());
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{arguments:?}");
+        assert!(run.stderr.contains(word), "{arguments:?}: {}", run.stderr);
+    }
+    let own = printed(&image, &["--as", "deployment", "--", "--load-format", "dummy"]);
+    assert!(!own.contains("--safetensors-load-strategy") && own.contains("- dummy\n"), "{own}");
 }

@@ -9,7 +9,7 @@ use crate::{
         Settings, Targets, Version, list, manifests, prepull_script, yaml,
     },
     inspect::caches_of,
-    oci::{self, Platform, Selector, Target, is_index, read_image, variant_tag},
+    oci::{self, Platform, Selector, Target, is_index, listed_images, read_image, variant_tag},
     registry::Reference,
 };
 
@@ -35,9 +35,9 @@ pub(super) struct DeployArguments {
     /// Take the image for this GPU target, as in sm90
     #[arg(long)]
     target: Option<String>,
-    /// Platform whose image is looked at, of an image for several
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
-    platform: Platform,
+    /// Platform to serve on, of an image for several [default: any; linux/amd64 is looked at]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// How the answer is printed; `json` is a list of Kubernetes
     #[arg(long, value_enum, default_value_t = FormatArgument::Yaml)]
     format: FormatArgument,
@@ -299,7 +299,8 @@ fn facts(arguments: &DeployArguments) -> Result<Facts, CliError> {
     let mut name = registry_name(arguments)?;
     let mut target = arguments.image.clone();
     let mut source = oci::open(&target, || arguments.registry.open())?;
-    let mut caches = caches_of(&*source, &arguments.platform)?;
+    let looked_at = arguments.platform.clone().unwrap_or_default();
+    let mut caches = caches_of(&*source, &looked_at)?;
     let named = source.root_document()?.digest;
     if let Some(wanted) = &arguments.target
         && caches.variant.as_ref() != Some(wanted)
@@ -315,10 +316,10 @@ fn facts(arguments: &DeployArguments) -> Result<Facts, CliError> {
         target = by_digest(&target, *digest);
         name.1 = name.1.map(|tag| variant_tag(&tag, Some(wanted)));
         source = oci::open(&target, || arguments.registry.open())?;
-        caches = caches_of(&*source, &arguments.platform)?;
+        caches = caches_of(&*source, &looked_at)?;
     }
     let root = source.root_document()?;
-    let image = read_image(&*source, &arguments.platform)?;
+    let image = read_image(&*source, &looked_at)?;
     // With a target, --image may have the digest of the image that lists it.
     if let Some(given) =
         name.2.filter(|given| ![named, root.digest].iter().any(|digest| *given == digest.to_string()))
@@ -329,7 +330,12 @@ fn facts(arguments: &DeployArguments) -> Result<Facts, CliError> {
         )));
     }
     let pinned = PinnedImage { repository: name.0, tag: name.1, digest: root.digest };
-    Ok(Facts::of(pinned, &image.manifest, &image.config, caches, is_index(&root.media_type)))
+    // An index may list several images for one platform.
+    let is_for_several = is_index(&root.media_type)
+        && listed_images(&root, &source.place())?.iter().any(|listed| {
+            listed.platform.as_ref().is_none_or(|platform| platform.architecture != looked_at.architecture)
+        });
+    Ok(Facts::of(pinned, &image.manifest, &image.config, caches, is_for_several, arguments.platform.as_ref()))
 }
 
 /// Repository and tag by which nodes pull, and the digest if the user gave one with them.

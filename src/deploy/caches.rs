@@ -2,9 +2,13 @@
 //! runs in the model's image, where a shell is, so that the engine's needs none and no mount has to be there yet.
 //! Must not know kinds of objects.
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
-use super::{DeployError, facts::Facts};
+use super::{
+    DeployError,
+    facts::Facts,
+    options::{EngineKind, ObjectKind, Options},
+};
 use crate::compile_cache::{Contract, Kind, MOUNTED_AT_DEFAULT};
 
 /// A directory of the engine's that a volume is mounted at.
@@ -34,8 +38,29 @@ const NEEDED: [&str; 11] =
     ["/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc", "/proc", "/sys", "/dev", "/boot", "/run"];
 const ROOMS: [&str; 6] = ["/mnt", "/opt", "/var", "/home", "/srv", "/tmp"];
 
-/// The step for the caches of `facts`; `None` where there is none.
-pub(super) fn step(facts: &Facts, at: Option<&str>) -> Result<Option<CacheStep>, DeployError> {
+/// A home that images keep from everybody but its user.
+const HOME: &str = "/root";
+
+/// `facts` with the caches that the engine can use: one that is not vLLM does not look at vLLM's. A custom engine may
+/// be a vLLM, and what brings the image to nodes brings all of it.
+pub(super) fn usable<'a>(facts: &'a Facts, options: &Options, warnings: &mut Vec<String>) -> Cow<'a, Facts> {
+    let is_for = |kind: Kind| kind != Kind::Vllm || options.engine != EngineKind::Sglang;
+    if options.kind == ObjectKind::Prepull || facts.caches.iter().all(|cache| is_for(cache.kind)) {
+        return Cow::Borrowed(facts);
+    }
+    let (kept, others): (Vec<_>, Vec<_>) = facts.caches.iter().cloned().partition(|cache| is_for(cache.kind));
+    let names: Vec<&str> = others.iter().map(|cache| cache.name.as_str()).collect();
+    warnings.push(format!(
+        "SGLang has no use for vLLM's compile caches: {} {} left where the image has {}",
+        names.join(", "),
+        if names.len() == 1 { "is" } else { "are" },
+        if names.len() == 1 { "it" } else { "them" }
+    ));
+    Cow::Owned(Facts { caches: kept, ..facts.clone() })
+}
+
+/// The step for the caches of `facts`; `None` where there is none. `uid` is the engine's user.
+pub(super) fn step(facts: &Facts, at: Option<&str>, uid: u64) -> Result<Option<CacheStep>, DeployError> {
     if facts.caches.is_empty() {
         return Ok(None);
     }
@@ -44,9 +69,16 @@ pub(super) fn step(facts: &Facts, at: Option<&str>) -> Result<Option<CacheStep>,
     let mut roots = BTreeSet::new();
     for record in &facts.caches {
         let place = own.place(record);
-        let root = if record.kind == Kind::FlashInfer { place.clone() } else { room(&place).to_owned() };
-        let model = [MOUNTED_AT_DEFAULT, facts.model_directory.as_str()];
         let below = |whole: &str| place == whole || place.starts_with(&format!("{whole}/"));
+        let root = if uid != 0 && below(HOME) {
+            // Another user than root may not even enter it: what the volume hides there is of no use to it anyway.
+            HOME.to_owned()
+        } else if record.kind == Kind::FlashInfer {
+            place.clone()
+        } else {
+            room(&place).to_owned()
+        };
+        let model = [MOUNTED_AT_DEFAULT, facts.model_directory.as_str()];
         let hides = |whole: &&str| *whole == root || whole.starts_with(&format!("{root}/"));
         if NEEDED.into_iter().any(below)
             || model.into_iter().any(below)

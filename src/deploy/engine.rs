@@ -2,13 +2,14 @@
 
 use super::{
     DeployError,
+    arguments::{Given, verbatim},
     facts::Facts,
     options::{EngineKind, Load, ObjectKind, Options},
-    versions::{KSERVE_LLM_V1ALPHA2, VLLM_LOAD_STRATEGY, VLLM_PREFETCH, Version},
+    versions::{KSERVE_LLM_V1ALPHA2, VLLM_CPU_MULTI, VLLM_LOAD_STRATEGY, VLLM_MULTI, VLLM_PREFETCH, Version},
 };
 use crate::compile_cache::{MOUNTED_AT_DEFAULT, identity::Attribute};
 
-/// Versions that are taken where no cache names one.
+/// Versions that are taken where no cache names one. `SGLang`'s images are for both processors since 0.5.3 (sglang#11268).
 const VLLM_DEFAULT: &str = "0.33.0";
 const SGLANG_DEFAULT: &str = "0.5.23";
 
@@ -22,6 +23,8 @@ const TLS: &str = "/var/run/kserve/tls";
 pub(super) struct Engine {
     /// Its image.
     pub(super) image: String,
+    /// Processors that the image is for; empty where nobody knows.
+    pub(super) architectures: &'static [&'static str],
     /// Its command; empty for the image's own.
     pub(super) command: Vec<String>,
     /// Its arguments.
@@ -36,18 +39,19 @@ pub(super) struct Engine {
     pub(super) tls: bool,
 }
 
-/// What the pod gives an engine.
-pub(super) struct Given<'a> {
+/// What the pod gives an engine, and the user.
+pub(super) struct Setting<'a> {
     pub(super) gpus: u64,
     pub(super) served: &'a str,
     pub(super) is_lazy: bool,
+    pub(super) given: &'a Given,
 }
 
 /// The engine that `options` ask for.
 pub(super) fn engine(
     facts: &Facts,
     options: &Options,
-    given: &Given<'_>,
+    setting: &Setting<'_>,
     warnings: &mut Vec<String>,
 ) -> Result<Engine, DeployError> {
     let is_llm = options.kind == ObjectKind::LlmInferenceService;
@@ -63,7 +67,9 @@ pub(super) fn engine(
     };
     // Older templates mount no certificates there, and ask by plain HTTP.
     let expects_tls = is_llm && options.targets.kserve.is_none_or(|have| have >= KSERVE_LLM_V1ALPHA2);
-    let tls = expects_tls && options.engine == EngineKind::Vllm;
+    let given = setting.given;
+    let has_certificates = expects_tls && options.engine == EngineKind::Vllm;
+    let tls = has_certificates || given.has("--ssl-certfile");
     if expects_tls && !tls {
         warnings.push(
             "KServe's router expects LLMInferenceService's engines to answer with TLS, and this one is started without: \
@@ -77,33 +83,50 @@ pub(super) fn engine(
                 .to_owned(),
         ));
     }
-    let image = match &settings.engine_image {
-        Some(image) => image.clone(),
-        None => default_image(facts, options.engine, given.gpus, warnings)?,
+    let (image, architectures) = match &settings.engine_image {
+        Some(image) => (image.clone(), &[][..]),
+        None => default_image(facts, options.engine, setting.gpus, warnings)?,
     };
     let version = version(facts, options, &image);
-    let (load, reason) = load(options, given.is_lazy, version, warnings)?;
-    let served = verbatim(given.served);
+    let (load, reason) = if given.has("--load-format") {
+        (vec![], "Weights are read as the engine's arguments say.".to_owned())
+    } else {
+        load(options, setting.is_lazy, version, warnings)?
+    };
+    let verbatim = |word: &str| verbatim(word, is_llm);
+    let served = verbatim(setting.served);
     let mut arguments = vec!["--model".to_owned(), MOUNTED_AT_DEFAULT.to_owned()];
-    let mut add = |words: &[&str]| arguments.extend(words.iter().map(|word| (*word).to_owned()));
+    // Of what the user gives, the last counts: what is said once is not to be read twice.
+    let mut add = |words: &[&str]| {
+        if words.first().is_some_and(|name| !given.has(name)) {
+            arguments.extend(words.iter().map(|word| (*word).to_owned()));
+        }
+    };
+    let (gpus, port_text) = (setting.gpus.to_string(), port.to_string());
+    let is_parallel = setting.gpus > 1 && !given.has_ranks();
     let command: &[&str] = match options.engine {
         EngineKind::Vllm => {
-            add(&["--served-model-name", &served, "--port", &port.to_string()]);
-            if given.gpus > 1 {
-                add(&["--tensor-parallel-size", &given.gpus.to_string()]);
+            add(&["--served-model-name", &served]);
+            add(&["--port", &port_text]);
+            if is_parallel {
+                add(&["--tensor-parallel-size", &gpus]);
             }
             add(&load);
-            if tls {
+            if has_certificates {
                 let (certificate, key) = (format!("{TLS}/tls.crt"), format!("{TLS}/tls.key"));
-                add(&["--enable-ssl-refresh", "--ssl-certfile", &certificate, "--ssl-keyfile", &key]);
+                add(&["--enable-ssl-refresh"]);
+                add(&["--ssl-certfile", &certificate]);
+                add(&["--ssl-keyfile", &key]);
             }
             // `vllm serve` takes --model with a warning; the module takes it as it is.
             &["python3", "-m", "vllm.entrypoints.openai.api_server"]
         }
         EngineKind::Sglang => {
-            add(&["--served-model-name", &served, "--host", "0.0.0.0", "--port", &port.to_string()]);
-            if given.gpus > 1 {
-                add(&["--tp-size", &given.gpus.to_string()]);
+            add(&["--served-model-name", &served]);
+            add(&["--host", "0.0.0.0"]);
+            add(&["--port", &port_text]);
+            if is_parallel {
+                add(&["--tp-size", &gpus]);
             }
             add(&load);
             &["python3", "-m", "sglang.launch_server"]
@@ -119,6 +142,7 @@ pub(super) fn engine(
     let known = options.engine != EngineKind::Custom;
     Ok(Engine {
         image,
+        architectures,
         command: if known {
             command.iter().map(|word| (*word).to_owned()).collect()
         } else {
@@ -127,24 +151,29 @@ pub(super) fn engine(
         arguments,
         note: reason,
         port,
-        health: settings.health_path.clone().or_else(|| known.then(|| "/health".to_owned())),
+        health: match &settings.health_path {
+            // No dollar is expanded in a probe.
+            Some(path) if is_llm => Some(super::arguments::templated(path)),
+            Some(path) => Some(path.clone()),
+            None => known.then(|| "/health".to_owned()),
+        },
         tls,
     })
 }
 
-/// A word that reaches a container as it is: Kubernetes makes one of two dollars, and replaces `$(NAME)`.
-pub(super) fn verbatim(word: &str) -> String {
-    word.replace('$', "$$")
-}
+/// Processors that images are for.
+const AMD64: &[&str] = &["amd64"];
+const ARM64: &[&str] = &["arm64"];
+const BOTH: &[&str] = &["amd64", "arm64"];
 
-/// The image of an engine, of the version that the caches are from.
+/// The image of an engine, of the version that the caches are from, and the processors that it is for.
 fn default_image(
     facts: &Facts,
     engine: EngineKind,
     gpus: u64,
     warnings: &mut Vec<String>,
-) -> Result<String, DeployError> {
-    let is_rocm = facts.gpu_architecture().is_some_and(|name| name.starts_with("gfx"));
+) -> Result<(String, &'static [&'static str]), DeployError> {
+    let is_rocm = facts.is_for_rocm();
     let is_arm = facts.platform.as_ref().is_some_and(|platform| platform.architecture == "arm64");
     match engine {
         EngineKind::Vllm => {
@@ -165,18 +194,27 @@ fn default_image(
                 ));
             }
             let version = told.filter(is_release).unwrap_or(VLLM_DEFAULT);
+            let is_before = |first: Version| version.parse().is_ok_and(|version: Version| version < first);
             Ok(match (is_rocm, gpus, is_arm) {
-                (true, ..) => format!("docker.io/vllm/vllm-openai-rocm:v{version}"),
-                (false, 0, false) => format!("public.ecr.aws/q9t5s3a7/vllm-cpu-release-repo:v{version}"),
-                (false, 0, true) => format!("public.ecr.aws/q9t5s3a7/vllm-arm64-cpu-release-repo:v{version}"),
-                _ => format!("docker.io/vllm/vllm-openai:v{version}"),
+                (true, ..) => (format!("docker.io/vllm/vllm-openai-rocm:v{version}"), AMD64),
+                (false, 0, false) if is_before(VLLM_CPU_MULTI) => {
+                    (format!("public.ecr.aws/q9t5s3a7/vllm-cpu-release-repo:v{version}"), AMD64)
+                }
+                (false, 0, true) if is_before(VLLM_CPU_MULTI) => {
+                    (format!("public.ecr.aws/q9t5s3a7/vllm-arm64-cpu-release-repo:v{version}"), ARM64)
+                }
+                (false, 0, _) => (format!("docker.io/vllm/vllm-openai-cpu:v{version}"), BOTH),
+                _ => {
+                    let image = format!("docker.io/vllm/vllm-openai:v{version}");
+                    (image, if is_before(VLLM_MULTI) { AMD64 } else { BOTH })
+                }
             })
         }
         EngineKind::Sglang if is_rocm || gpus == 0 => Err(DeployError::Usage(
             "SGLang's images for processors and for AMD's GPUs are named by hardware: name one with --engine-image"
                 .to_owned(),
         )),
-        EngineKind::Sglang => Ok(format!("docker.io/lmsysorg/sglang:v{SGLANG_DEFAULT}")),
+        EngineKind::Sglang => Ok((format!("docker.io/lmsysorg/sglang:v{SGLANG_DEFAULT}"), BOTH)),
         EngineKind::Custom => {
             Err(DeployError::Usage("--engine custom needs its image: add --engine-image IMAGE".to_owned()))
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::image::{ImageConfiguration, ImageManifest};
+use oci_spec::image::{ImageConfiguration, ImageManifest, MediaType};
 
 use crate::{
     compile_cache::{CacheRecord, gpu, identity::Attribute, is_plain_directory},
@@ -69,12 +69,16 @@ pub struct Facts {
     pub pull_size: u64,
     /// How nodes can get at the layers.
     pub laziness: Laziness,
-    /// Whether the layers are plain tar, or gzip that KServe's downloader reads.
+    /// Whether starcar packed it; what others pack says nothing of the model.
+    pub is_packed: bool,
+    /// Whether the layers are plain tar, or gzip that KServe's downloader reads, as far as the image tells.
     pub is_plain: bool,
     /// Whether there is a shell below the model: `None` where nothing tells.
     pub has_shell: Option<bool>,
-    /// The platform, where the name leads to one image alone.
+    /// The platform: where the name leads to one image alone, its own, else the one that was asked for.
     pub platform: Option<Platform>,
+    /// Whether the name leads to images for several platforms.
+    pub is_for_several: bool,
     /// Compile caches.
     pub caches: Vec<CacheRecord>,
     /// The GPU target that the image is for.
@@ -84,14 +88,15 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What manifest and config say. `caches` were read from them; `is_index` says whether the image's name leads to
-    /// images for several platforms.
+    /// What manifest and config say. `caches` were read from them; `is_for_several` says whether the image's name leads
+    /// to images for several platforms, and `asked` which of them the user wants.
     pub fn of(
         image: PinnedImage,
         manifest: &ImageManifest,
         config: &ImageConfiguration,
         caches: crate::inspect::ImageCaches,
-        is_index: bool,
+        is_for_several: bool,
+        asked: Option<&Platform>,
     ) -> Self {
         let labels: BTreeMap<String, String> = config
             .config()
@@ -111,15 +116,18 @@ impl Facts {
             model_size: 0,
             pull_size: 0,
             laziness: Laziness::Mountable,
+            is_packed: false,
             is_plain: false,
             has_shell: None,
-            platform: (!is_index).then(|| Platform::of_config(config)),
+            platform: if is_for_several { asked.cloned() } else { Some(Platform::of_config(config)) },
+            is_for_several,
             caches: caches.records,
             variant: caches.variant,
             targets: caches.variants.into_keys().collect(),
         };
-        let is_packed = label("version").is_some();
-        facts.is_plain = label("layer-format").as_deref() == Some("tar");
+        facts.is_packed = label("version").is_some();
+        // Of other packers' layers, only their types and annotations tell.
+        facts.is_plain = !facts.is_packed || label("layer-format").as_deref() == Some("tar");
         let mut has_base = false;
         for layer in manifest.layers() {
             let annotation = |name: &str| layer.annotations().as_ref().and_then(|all| all.get(name).cloned());
@@ -134,8 +142,13 @@ impl Facts {
                 let size = unpacked.clamp(layer.size(), layer.size().saturating_mul(1000));
                 facts.model_size = facts.model_size.saturating_add(size);
             }
-            if annotation(TOC_DIGEST_ANNOTATION).is_none() {
+            let is_lazy = annotation(TOC_DIGEST_ANNOTATION).is_some();
+            if !is_lazy {
                 facts.laziness = Laziness::Whole;
+            }
+            if !facts.is_packed {
+                facts.is_plain &= !is_lazy
+                    && matches!(layer.media_type(), MediaType::ImageLayer | MediaType::ImageLayerGzip);
             }
         }
         let consumer =
@@ -143,7 +156,7 @@ impl Facts {
         if facts.laziness == Laziness::Whole && consumer == Some("containers-storage") {
             facts.laziness = Laziness::Partial;
         }
-        facts.has_shell = is_packed.then_some(has_base);
+        facts.has_shell = facts.is_packed.then_some(has_base);
         facts
     }
 
@@ -172,6 +185,12 @@ impl Facts {
         // `sm90-nvidia-h200` begins with the architecture.
         let target = || self.variant.as_deref()?.split('-').next().and_then(gpu::architecture_of);
         told.or_else(target)
+    }
+
+    /// Whether the caches are for GPUs of AMD.
+    pub fn is_for_rocm(&self) -> bool {
+        self.gpu_architecture().is_some_and(|name| name.starts_with("gfx"))
+            || self.agreed(Attribute::Backend) == Some("rocm")
     }
 
     /// Whether the caches are for processors.

@@ -4,6 +4,9 @@
 use super::{document::Map, facts::Facts, options::Options, quantity::label_from};
 use crate::compile_cache::identity::Attribute;
 
+/// The label of nodes that says their processor.
+pub(super) const ARCHITECTURE: &str = "kubernetes.io/arch";
+
 /// Who makes the GPUs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Vendor {
@@ -40,9 +43,7 @@ pub(super) struct Gpus {
 pub(super) fn gpus(facts: &Facts, options: &Options, warnings: &mut Vec<String>) -> Gpus {
     let told = facts.tensor_parallel();
     let architecture = facts.gpu_architecture();
-    let is_rocm = architecture.is_some_and(|name| name.starts_with("gfx"))
-        || facts.agreed(Attribute::Backend) == Some("rocm");
-    let vendor = if is_rocm { Vendor::Amd } else { Vendor::Nvidia };
+    let vendor = if facts.is_for_rocm() { Vendor::Amd } else { Vendor::Nvidia };
     let (count, reason) = match (options.settings.gpus, told) {
         (Some(count), told) => {
             if let Some(told) = told.filter(|told| *told != count && !facts.is_for_cpu()) {
@@ -60,8 +61,14 @@ pub(super) fn gpus(facts: &Facts, options: &Options, warnings: &mut Vec<String>)
     let mut preferred = None;
     if options.node_selector {
         if let Some(platform) = &facts.platform {
-            let why = "The image is for this platform alone.";
-            labels.push(("kubernetes.io/arch".to_owned(), platform.architecture.clone(), why));
+            // What an image says of itself may be no label.
+            let label = Some(label_from(&platform.architecture, '-')).filter(|label| !label.is_empty());
+            let why = if facts.is_for_several {
+                "The platform that was asked for."
+            } else {
+                "The image is for this platform alone."
+            };
+            labels.extend(label.map(|label| (ARCHITECTURE.to_owned(), label, why)));
         }
         let name = facts.agreed(Attribute::GpuName).filter(|_| count > 0);
         match vendor {

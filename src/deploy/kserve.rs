@@ -1,6 +1,7 @@
 //! KServe's objects. KServe adds the model to their pods by itself, from the URI.
 
 use super::{
+    arguments::verbatim,
     document::{Document, Map},
     options::{EngineKind, Mode},
     plan::Plan,
@@ -88,10 +89,10 @@ fn runtime_model(plan: &Plan<'_>, runtime: &str) -> Map {
     }
     let model = ["--model", crate::compile_cache::MOUNTED_AT_DEFAULT].map(str::to_owned);
     let mut arguments = model.to_vec();
-    if plan.gpus.count > 1 {
+    if plan.gpus.count > 1 && !plan.given.has_ranks() {
         arguments.extend(["--tensor-parallel-size".to_owned(), plan.gpus.count.to_string()]);
     }
-    arguments.extend(plan.options.engine_arguments.iter().map(|word| super::engine::verbatim(word)));
+    arguments.extend(plan.options.engine_arguments.iter().map(|word| verbatim(word, true)));
     let notes = format!("{}\nThe runtime has probes of its own. {}", plan.resources.note, plan.startup.note);
     Map::new()
         .with("modelFormat", Map::new().with("name", format))

@@ -1,6 +1,7 @@
 //! From facts about an image to manifests that serve it: objects of Kubernetes and KServe, as YAML or JSON. Pure: must
 //! not know registries, files or printing.
 
+mod arguments;
 mod caches;
 mod document;
 mod engine;
@@ -75,6 +76,7 @@ pub struct Manifests {
 /// When what is asked for cannot work.
 pub fn manifests(facts: &Facts, options: &Options) -> Result<Manifests, DeployError> {
     let mut warnings = Vec::new();
+    let facts = &caches::usable(facts, options, &mut warnings);
     let plan = plan::plan(facts, options, &mut warnings)?;
     let documents = match options.kind {
         ObjectKind::InferenceService => kserve::inference_service(&plan),

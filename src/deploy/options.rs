@@ -239,7 +239,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting { key: "cpu-limit", help: "CPUs that a pod gets at most", take: |to, text| keep(&mut to.cpu_limit, text, check_quantity) },
     Setting { key: "memory", help: "memory that a pod asks for, as in 16Gi", take: |to, text| keep(&mut to.memory, text, check_quantity) },
     Setting { key: "memory-limit", help: "memory that a pod gets at most", take: |to, text| keep(&mut to.memory_limit, text, check_quantity) },
-    Setting { key: "shm", help: "shared memory of the engine's processes", take: |to, text| keep(&mut to.shm, text, check_quantity) },
+    Setting { key: "shm", help: "shared memory of the engine's processes; 0 for none", take: |to, text| keep(&mut to.shm, text, check_quantity) },
     Setting { key: "port", help: "port that the engine listens on", take: |to, text| number(&mut to.port, text, 1, 65_535) },
     Setting { key: "health-path", help: "path that answers when the engine is ready", take: |to, text| keep(&mut to.health_path, text, check_path) },
     Setting { key: "served-model-name", help: "name by which clients ask for the model", take: |to, text| keep(&mut to.served_model_name, text, check_text) },

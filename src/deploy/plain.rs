@@ -70,8 +70,10 @@ pub(super) fn deployment(plan: &Plan<'_>) -> Vec<Document> {
         Targets::needs(plan.options.kind, plan.mode)
     );
     let port = plan.engine.as_ref().map_or(0, |engine| engine.port);
+    // The name of the container's port.
+    let name = if plan.engine.as_ref().is_some_and(|engine| engine.tls) { "https" } else { "http" };
     let port =
-        Map::new().with("name", "http").with("port", port).with("targetPort", "http").with("protocol", "TCP");
+        Map::new().with("name", name).with("port", port).with("targetPort", name).with("protocol", "TCP");
     let service = Map::new()
         .with("apiVersion", "v1")
         .with("kind", "Service")

@@ -3,12 +3,13 @@
 
 use super::{
     DeployError,
+    arguments::{self, Given},
     caches::{self, CacheStep},
-    engine::{Engine, Given, engine},
+    engine::{Engine, Setting, engine},
     facts::{Facts, Laziness, MODEL_DIRECTORY_DEFAULT},
-    gpu::{Gpus, gpus},
+    gpu::{ARCHITECTURE, Gpus, gpus},
     options::{Mode, ObjectKind, Options, Pull},
-    quantity::{amount, check_name, gibibytes, label_from, name_from},
+    quantity::{amount, bytes, check_name, gibibytes, label_from, name_from},
 };
 
 /// User and group of the containers. KServe's modelcars run as 1010 unless told otherwise, and of two containers only
@@ -41,6 +42,7 @@ pub(super) struct Plan<'a> {
     pub(super) is_lazy: bool,
     pub(super) served: String,
     pub(super) engine: Option<Engine>,
+    pub(super) given: Given,
     pub(super) caches: Option<CacheStep>,
     pub(super) gpus: Gpus,
     pub(super) resources: Resources,
@@ -91,20 +93,16 @@ pub(super) fn plan<'a>(
     }
     warnings.extend(options.targets.warnings(kind, mode, facts));
     of_name(facts, warnings);
+    if !facts.is_packed {
+        warnings.push(foreign(mode, kind));
+    }
     let settings = &options.settings;
     let repository = facts.image.repository.rsplit('/').next().unwrap_or_default();
     let name = settings.name.clone().unwrap_or_else(|| name_from(repository, 40));
     check_name(&name, kind.name_max())
         .map_err(|reason| DeployError::Setting { key: "name".to_owned(), reason })?;
-    // What an image says of itself may hold anything.
-    let is_name = |name: &&String| {
-        !name.is_empty() && name.len() <= 256 && name.chars().all(|letter| letter.is_ascii_graphic())
-    };
-    let served = settings
-        .served_model_name
-        .clone()
-        .or_else(|| facts.model.as_ref().filter(is_name).cloned())
-        .unwrap_or_else(|| name.clone());
+    let is_started = kind != ObjectKind::Prepull && options.runtime.is_none();
+    let served = if is_started { served(facts, options, &name, warnings)? } else { name.clone() };
     let is_lazy = match options.pull {
         Pull::Lazy => true,
         Pull::Eager => false,
@@ -119,21 +117,28 @@ pub(super) fn plan<'a>(
                 .to_owned(),
         );
     }
-    let gpus = gpus(facts, options, warnings);
-    let engine = if kind == ObjectKind::Prepull || options.runtime.is_some() {
-        None
-    } else {
-        let given = Given { gpus: gpus.count, served: &served, is_lazy };
-        Some(engine(facts, options, &given, warnings)?)
+    let mut gpus = gpus(facts, options, warnings);
+    let given = match kind {
+        ObjectKind::Prepull => Given::default(),
+        _ => arguments::given(options, gpus.count, warnings)?,
     };
+    let engine = if is_started {
+        let setting = Setting { gpus: gpus.count, served: &served, is_lazy, given: &given };
+        Some(engine(facts, options, &setting, warnings)?)
+    } else {
+        None
+    };
+    if let Some(engine) = &engine {
+        processors(facts, options, engine, &mut gpus, warnings);
+    }
+    let (uid, gid) = (settings.uid.unwrap_or(UID_DEFAULT), settings.gid.unwrap_or(GID_DEFAULT));
     // What only brings the image copies nothing, wherever its caches belong.
     let caches = match kind {
         ObjectKind::Prepull => None,
-        _ => caches::step(facts, settings.cache_at.as_deref())?,
+        _ => caches::step(facts, settings.cache_at.as_deref(), uid)?,
     };
     let resources = resources(facts, options, gpus.count)?;
     let startup = startup(facts.model_size, is_lazy);
-    let (uid, gid) = (settings.uid.unwrap_or(UID_DEFAULT), settings.gid.unwrap_or(GID_DEFAULT));
     if kind.is_kserve() && mode == Mode::Modelcar && uid != UID_DEFAULT {
         warnings.push(format!(
             "KServe runs the engine of a modelcar as its setting uidModelcar says, {UID_DEFAULT} if nothing does: {uid} \
@@ -148,6 +153,7 @@ pub(super) fn plan<'a>(
         is_lazy,
         served,
         engine,
+        given,
         caches,
         gpus,
         resources,
@@ -195,6 +201,90 @@ fn of_name(facts: &Facts, warnings: &mut Vec<String>) {
     }
 }
 
+/// What nothing in an image tells that starcar did not pack.
+fn foreign(mode: Mode, kind: ObjectKind) -> String {
+    let shell = if mode == Mode::Modelcar || kind == ObjectKind::Prepull && mode != Mode::Native {
+        ", that it has sh, ln and sleep"
+    } else {
+        ""
+    };
+    let fetch = if mode == Mode::Fetch {
+        ", that each layer is one gzip member (or plain tar) whose names begin with models/, which is all that KServe's \
+         downloader reads"
+    } else {
+        ""
+    };
+    let engine =
+        if kind == ObjectKind::Prepull { "" } else { ", needs one GPU unless --gpus says otherwise" };
+    format!(
+        "starcar did not pack this image, and nothing in it tells of the model: it is assumed that the model is in \
+         {MODEL_DIRECTORY_DEFAULT}{shell}{fetch}{engine} and has no compile caches"
+    )
+}
+
+/// The name by which clients ask for the model.
+fn served(
+    facts: &Facts,
+    options: &Options,
+    name: &str,
+    warnings: &mut Vec<String>,
+) -> Result<String, DeployError> {
+    if let Some(served) = &options.settings.served_model_name {
+        if options.kind == ObjectKind::LlmInferenceService && served.contains("{{") {
+            return Err(DeployError::Setting {
+                key: "served-model-name".to_owned(),
+                reason:
+                    "KServe takes an LLMInferenceService for a template, in which a name cannot have `{{`"
+                        .to_owned(),
+            });
+        }
+        return Ok(served.clone());
+    }
+    // What an image says of itself may hold anything: Kubernetes expands dollars, and KServe braces.
+    let is_name = |name: &String| {
+        let fits = |letter: char| letter.is_ascii_alphanumeric() || "/._-+:@".contains(letter);
+        !name.is_empty() && name.len() <= 256 && name.chars().all(fits)
+    };
+    match &facts.model {
+        Some(model) if is_name(model) => Ok(model.clone()),
+        Some(model) => {
+            warnings.push(format!(
+                "the image calls its model `{}`, which is no name of a repository: it is served as {name}; --set \
+                 served-model-name=NAME gives it another",
+                model.chars().take(256).collect::<String>().escape_debug()
+            ));
+            Ok(name.to_owned())
+        }
+        None => Ok(name.to_owned()),
+    }
+}
+
+/// Binds pods to the processors that the engine's image is for, and says where there are none that suit both images.
+fn processors(
+    facts: &Facts,
+    options: &Options,
+    engine: &Engine,
+    gpus: &mut Gpus,
+    warnings: &mut Vec<String>,
+) {
+    match (&facts.platform, engine.architectures) {
+        (Some(platform), known) if !known.is_empty() && !known.contains(&platform.architecture.as_str()) => {
+            warnings.push(format!(
+                "{} is for {} alone, and the model's image for {}: name an image of the engine for that with \
+                 --engine-image",
+                engine.image,
+                known.join(" and "),
+                platform.architecture.escape_debug()
+            ));
+        }
+        (None, [only]) if options.node_selector => {
+            let why = "The engine's image is for these processors alone.";
+            gpus.labels.insert(0, (ARCHITECTURE.to_owned(), (*only).to_owned(), why));
+        }
+        _ => {}
+    }
+}
+
 /// How the model gets into the pod, if it can.
 fn mode(facts: &Facts, options: &Options) -> Result<Mode, DeployError> {
     let kind = options.kind;
@@ -218,6 +308,10 @@ fn mode(facts: &Facts, options: &Options) -> Result<Mode, DeployError> {
     }
     if mode == Mode::Fetch {
         return match kind {
+            ObjectKind::InferenceService if !facts.is_plain && !facts.is_packed => refused(
+                "KServe's downloader reads layers of the types application/vnd.oci.image.layer.v1.tar and tar+gzip, the \
+                 latter of one member, and this image has others; take --mode modelcar or native",
+            ),
             ObjectKind::InferenceService if !facts.is_plain => refused(
                 "KServe's downloader reads the first gzip member of a layer and takes it for all, so that layers of many \
                  members, as eStargz has them, fail with `unexpected end of data`, and it reads no zstd; pack the image \
@@ -239,7 +333,12 @@ fn mode(facts: &Facts, options: &Options) -> Result<Mode, DeployError> {
 fn resources(facts: &Facts, options: &Options, gpus: u64) -> Result<Resources, DeployError> {
     let settings = &options.settings;
     let ranks = gpus.saturating_sub(1);
-    let shm = if gpus > 1 { SHM_PER_GPU.saturating_mul(gpus) } else { 0 };
+    // A volume in memory counts as the pod's memory.
+    let shm = match &settings.shm {
+        Some(size) => bytes(size),
+        None if gpus > 1 => SHM_PER_GPU.saturating_mul(gpus),
+        None => 0,
+    };
     let engine = ENGINE_MEMORY.saturating_add(RANK_MEMORY.saturating_mul(ranks)).saturating_add(shm);
     // Without a GPU the weights stay in memory.
     let least = if gpus == 0 { engine.saturating_add(facts.model_size) } else { engine };
@@ -250,7 +349,7 @@ fn resources(facts: &Facts, options: &Options, gpus: u64) -> Result<Resources, D
     if settings.memory.is_none() {
         notes.push(format!(
             "The engine takes 8Gi and 4Gi for each further GPU{}",
-            if gpus > 1 { ", and its shared memory" } else { "" }
+            if shm > 0 { ", and its shared memory" } else { "" }
         ));
         if settings.memory_limit.is_none() {
             notes.push(format!(
@@ -286,7 +385,7 @@ fn resources(facts: &Facts, options: &Options, gpus: u64) -> Result<Resources, D
         cpu_limit: limit(&settings.cpu_limit, &settings.cpu, (2 * cpus).to_string()),
         memory: asked(&settings.memory, &settings.memory_limit, gibibytes(least)),
         memory_limit: limit(&settings.memory_limit, &settings.memory, gibibytes(most)),
-        shm: settings.shm.clone().or_else(|| (gpus > 1).then(|| gibibytes(shm))),
+        shm: (shm > 0).then(|| settings.shm.clone().unwrap_or_else(|| gibibytes(shm))),
         note,
     })
 }

@@ -121,6 +121,14 @@ pub(super) fn amount(text: &str) -> f64 {
     }
 }
 
+/// A quantity of memory in bytes, rounded up.
+pub(super) fn bytes(text: &str) -> u64 {
+    // A float that is too large for the type becomes its largest value, and there is nothing below zero.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    let bytes = amount(text).ceil() as u64;
+    bytes
+}
+
 /// `bytes` in GiB, rounded up: `17Gi`.
 pub(super) fn gibibytes(bytes: u64) -> String {
     format!("{}Gi", bytes.div_ceil(1 << 30).max(1))
@@ -176,6 +184,15 @@ mod tests {
             ("1Gi", "8Gi"),
         ] {
             assert!(amount(less) < amount(more), "{less} {more}");
+        }
+    }
+
+    #[test]
+    fn quantities_are_bytes() {
+        for (text, expected) in
+            [("0", 0), ("0Gi", 0), ("1", 1), ("500m", 1), ("2Gi", 2 << 30), ("1e3", 1000), ("99E", u64::MAX)]
+        {
+            assert_eq!(bytes(text), expected, "{text}");
         }
     }
 

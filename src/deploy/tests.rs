@@ -9,6 +9,8 @@ use crate::{
     digest::Digest,
 };
 
+mod user;
+
 fn facts() -> Facts {
     Facts {
         image: PinnedImage {
@@ -21,9 +23,11 @@ fn facts() -> Facts {
         model_size: 16_000_000_000,
         pull_size: 16_000_000_000,
         laziness: Laziness::Mountable,
+        is_packed: true,
         is_plain: false,
         has_shell: Some(true),
         platform: None,
+        is_for_several: true,
         caches: Vec::new(),
         variant: None,
         targets: Vec::new(),
@@ -175,7 +179,7 @@ fn other_vendors_and_processors() {
     let cpu = [(Attribute::Backend, "cpu"), (Attribute::Architecture, "x86_64")];
     let cpu = Facts { caches: vec![cache(Kind::Inductor, "/tmp/compile-cache/inductor", &cpu)], ..facts() };
     let text = printed(&cpu, &options(ObjectKind::Deployment));
-    assert!(!text.contains("gpu") && text.contains("vllm-cpu-release-repo:v"), "{text}");
+    assert!(!text.contains("gpu") && text.contains("docker.io/vllm/vllm-openai-cpu:v"), "{text}");
     // FlashInfer names the architecture of code, Triton that of GPUs.
     let same = ["sm_90a", "sm_90"].map(|name| [(Attribute::Architecture, name)]);
     let same = [
@@ -209,7 +213,7 @@ fn an_unreleased_engine_is_asked_for() {
 fn volumes_hide_nothing_that_is_needed() {
     let mounts = |records: Vec<CacheRecord>, at: Option<&str>| {
         let facts = Facts { caches: records, ..facts() };
-        let step = caches::step(&facts, at).map_err(|error| error.to_string())?;
+        let step = caches::step(&facts, at, 1010).map_err(|error| error.to_string())?;
         let mounts = step.into_iter().flat_map(|step| step.mounts).map(|mount| mount.at);
         Ok::<Vec<String>, String>(mounts.collect())
     };
@@ -223,6 +227,12 @@ fn volumes_hide_nothing_that_is_needed() {
         cache(Kind::Triton, "/tmp/compile-cache/triton", &[]),
     ];
     assert_eq!(mounts(both, None).unwrap(), ["/root", "/tmp/compile-cache"]);
+    // Nobody but root may enter the image's own.
+    let record = cache(Kind::Vllm, "/root/.cache/vllm", &[]);
+    assert_eq!(of(Kind::Vllm, &record.at).unwrap(), ["/root"]);
+    let of_root = caches::step(&Facts { caches: vec![record], ..facts() }, None, 0).unwrap().unwrap();
+    assert_eq!(of_root.mounts[0].at, "/root/.cache");
+    assert_eq!(of_root.environment, [("VLLM_CACHE_ROOT".to_owned(), "/root/.cache/vllm".to_owned())]);
     for place in
         ["/usr/x", "/usr", "/mnt/models/c/x", "/models/x", "/etc/a/b", "/tmp", "/mnt", "/dev/shm/x/y"]
     {
@@ -351,6 +361,12 @@ fn images_cannot_smuggle_names() {
     let facts = Facts { model: Some("a\nb: c".to_owned()), ..facts() };
     let text = printed(&facts, &options(ObjectKind::Deployment));
     assert!(text.contains("--served-model-name\n        - qwen3-8b\n"), "{text}");
+    assert!(warnings(&facts, &options(ObjectKind::Deployment))[0].contains(r"`a\nb: c`"));
+    for name in ["$(HOME)", "{{ .Name }}", "a b"] {
+        let facts = Facts { model: Some(name.to_owned()), ..facts.clone() };
+        let text = printed(&facts, &options(ObjectKind::LlmInferenceService));
+        assert!(!text.contains(name) && text.contains("name: qwen3-8b\n"), "{text}");
+    }
     let model = Facts { model: Some("Qwen/Qwen3-8B".to_owned()), ..facts };
     assert!(printed(&model, &options(ObjectKind::Deployment)).contains("- Qwen/Qwen3-8B\n"));
 }

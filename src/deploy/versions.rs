@@ -42,6 +42,11 @@ pub(super) const VLLM_LOAD_STRATEGY: Version = version(0, 11);
 /// That knows `prefetch` as well (vllm#36012; not in 0.17.1).
 pub(super) const VLLM_PREFETCH: Version = version(0, 18);
 
+/// vLLM's image is for arm64 as well (vllm#22206; 0.10.0 was not).
+pub(super) const VLLM_MULTI: Version = version(0, 11);
+/// vLLM's image for processors is one for amd64 and arm64 (vllm#34882); before, each has a repository.
+pub(super) const VLLM_CPU_MULTI: Version = version(0, 17);
+
 /// What a cluster runs, where the user says so.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Targets {
