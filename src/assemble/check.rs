@@ -170,7 +170,8 @@ fn documents_size(plan: &PartPlan, sealed: &[SealedLayer]) -> u64 {
     let length = |texts: &mut dyn Iterator<Item = &String>| {
         texts.map(|text| text.len() as u64 + TEXT_COST).fold(0, u64::saturating_add)
     };
-    let texts = |all: &BTreeMap<String, String>| length(&mut all.iter().flat_map(|(name, value)| [name, value]));
+    let texts =
+        |all: &BTreeMap<String, String>| length(&mut all.iter().flat_map(|(name, value)| [name, value]));
     let of_layer = |(layer, sealed): (&LayerFacts, &SealedLayer)| {
         let said = length(&mut layer.files.iter().chain([&layer.title, &layer.created_by]));
         said.saturating_add(texts(&sealed.annotations)).saturating_add(LAYER_COST)

@@ -125,4 +125,3 @@ fn check(plan: &PartPlan) -> Result<(), String> {
     }
     Ok(())
 }
-

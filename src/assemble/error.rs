@@ -129,7 +129,9 @@ pub enum PartsError {
         second_part: Part,
     },
     /// A part does not tell what it was made of.
-    #[error("part {part} at {name} does not tell all files that it was made of, as --provenance and --sbom need")]
+    #[error(
+        "part {part} at {name} does not tell all files that it was made of, as --provenance and --sbom need"
+    )]
     Untold {
         /// The part.
         part: Part,
@@ -137,7 +139,10 @@ pub enum PartsError {
         name: String,
     },
     /// Two workers were asked in other words for the same image: one machine is asked once.
-    #[error("part {part} at {name} was asked for in other words than part {other}, and --provenance and --sbom tell of one:{}", lines(differences))]
+    #[error(
+        "part {part} at {name} was asked for in other words than part {other}, and --provenance and --sbom tell of one:{}",
+        lines(differences)
+    )]
     OtherGiven {
         /// The part.
         part: Part,

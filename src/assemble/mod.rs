@@ -7,26 +7,30 @@ mod differences;
 mod error;
 mod find;
 mod read;
+mod sound;
 mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use oci_spec::image::MediaType;
 
-pub use self::{
-    config::PartConfig,
-    error::{AssembleError, PartsError},
-};
 use self::{
     check::{Agreed, Said, agree},
     find::find,
     read::FoundPart,
+    sound::Sound,
     told::told,
 };
+pub use self::{
+    config::PartConfig,
+    error::{AssembleError, PartsError},
+};
 use crate::{
+    blob::BlobContent,
     copy::{self, send_blobs},
     naming::Naming,
     oci::{DEFAULT_TAG, Layout, OciError, Target, is_tag, variant_tag},
@@ -78,8 +82,8 @@ pub fn assemble(
         .map_err(|problem| AssembleError::Parts { problem, remote: found.remote })?;
     let blueprint = &agreed.plan.image;
     let (told, inputs) = if options.told {
-        let (told, inputs) = told(&agreed)
-            .map_err(|problem| AssembleError::Parts { problem, remote: found.remote })?;
+        let (told, inputs) =
+            told(&agreed).map_err(|problem| AssembleError::Parts { problem, remote: found.remote })?;
         (Some((told, blueprint.described())), inputs)
     } else {
         (None, Inputs::default())
@@ -185,7 +189,8 @@ fn deliver(
             let mut blobs = Vec::new();
             for layer in &agreed.sealed {
                 let part = agreed.parts.iter().find(|part| of_part(part, layer.digest));
-                blobs.extend(part.map(|part| part.source.content(layer.digest, layer.size)).transpose()?);
+                let content = part.map(|part| part.source.content(layer.digest, layer.size)).transpose()?;
+                blobs.extend(content.map(|content| Arc::new(Sound(content)) as Arc<dyn BlobContent>));
             }
             archive(path, tag, named, blobs)?;
         }

@@ -26,7 +26,12 @@ pub(super) fn told(agreed: &Agreed<'_>) -> Result<(Told, Inputs), PartsError> {
         let (given, other) = (&made_of.told.given, &known.told.given);
         if given != other {
             let differences = differences(given, other);
-            return Err(PartsError::OtherGiven { part: part.part, name: part.name.clone(), other: first.part, differences });
+            return Err(PartsError::OtherGiven {
+                part: part.part,
+                name: part.name.clone(),
+                other: first.part,
+                differences,
+            });
         }
         let image = &agreed.plan.image;
         if !part.layers.iter().all(|layer| image.are_told(layer.index, &made_of.files)) {

@@ -318,10 +318,10 @@ impl ImageArguments {
     pub(super) fn given(&self, options: &PackOptions) -> Result<Given, CliError> {
         let is_path = Path::new(&self.snapshot).exists();
         let snapshot = if is_path { base_name(Path::new(&self.snapshot)) } else { self.snapshot.clone() };
-        let platforms = options.platforms.iter().map(|one| GivenPlatform {
-            platform: one.platform.to_string(),
-            base: shown_base(&one.base),
-        });
+        let platforms = options
+            .platforms
+            .iter()
+            .map(|one| GivenPlatform { platform: one.platform.to_string(), base: shown_base(&one.base) });
         let caches = options.caches.caches.iter().map(|cache| GivenCache {
             path: base_name(&cache.path),
             kind: cache.kind.map(|kind| kind.name().to_owned()),

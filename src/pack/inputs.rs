@@ -104,7 +104,12 @@ impl Prepared {
                     let file = |(path, digest): (&&str, &Digest)| {
                         let file = of_snapshot.get(path.strip_prefix(&directory)?)?;
                         let verified = !file.expected.is_empty();
-                        Some(InputFile { path: file.path.clone(), digest: *digest, relocated: None, verified })
+                        Some(InputFile {
+                            path: file.path.clone(),
+                            digest: *digest,
+                            relocated: None,
+                            verified,
+                        })
                     };
                     digests.iter().filter_map(file).collect()
                 }

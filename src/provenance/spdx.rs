@@ -69,7 +69,8 @@ pub fn sbom(facts: &Facts<'_>) -> String {
 
 /// Licences that are not on SPDX's list.
 fn extracted(facts: &Facts<'_>) -> Option<Value> {
-    let references = facts.told.licence.as_ref().map(|licence| &licence.references).filter(|all| !all.is_empty())?;
+    let references =
+        facts.told.licence.as_ref().map(|licence| &licence.references).filter(|all| !all.is_empty())?;
     let infos = references.iter().map(|reference| {
         let place = reference.link.as_deref().unwrap_or("the model's repository");
         object([

@@ -14,7 +14,7 @@ use crate::support::{
 
 pub(crate) const TAG: &str = "v1";
 /// Another worker's copy of the model.
-pub(crate) const COPY: &str = "elsewhere/model";
+pub(crate) const COPY: &str = "worker/model";
 
 /// A model of some shards, copies of it, and places for images.
 pub(crate) struct Place {

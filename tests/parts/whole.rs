@@ -258,13 +258,14 @@ fn layers_that_were_damaged_after_they_were_sent_are_found() {
 #[test]
 fn a_registry_that_damages_layers_is_found() {
     let place = Place::new();
-    let damage = Fault::always("GET", "/blobs/", Effect::WrongBytes);
+    let damage = Fault::always("GET", "/models/final/blobs/", Effect::WrongBytes);
     let registry =
         FakeRegistry::start(FakeOptions { removes: true, faults: vec![damage], ..FakeOptions::default() });
-    let name = format!("{}/models/tiny:{TAG}", registry.address());
-    place.parts(2, &[], &["-t", &name, "--push"]);
-    let run = starcar(&["assemble", "-q", "-t", &name, "--push"]);
+    let name = |repository: &str| format!("{}/models/{repository}:{TAG}", registry.address());
+    place.parts(2, &[], &["-t", &name("tiny"), "--push"]);
+    let run = starcar(&["assemble", "-q", &name("tiny"), "-t", &name("final"), "--push", "--verify"]);
     assert_eq!((run.code, run.stdout.as_str()), (6, ""), "{}", run.stderr);
-    let left = registry.tags("models/tiny");
-    assert_eq!(left, ["v1.part-1-of-2", "v1.part-2-of-2"]);
+    assert!(run.stderr.contains("as nodes will"), "{}", run.stderr);
+    assert!(registry.tags("models/final").is_empty());
+    assert_eq!(registry.tags("models/tiny"), ["v1.part-1-of-2", "v1.part-2-of-2"]);
 }

@@ -19,7 +19,7 @@ use crate::{
 pub const PART_TYPE: &str = "application/vnd.starcar.part.v1+json";
 /// Version of the config. What changes its meaning takes another.
 pub(crate) const FORMAT_VERSION: u32 = 1;
-/// Largest config that is read, in bytes: that of caches with 100,000 files has some 40 MiB.
+/// Largest config that is read, in bytes: that of a part with a cache of 100,000 files has some 55 MiB.
 pub(crate) const CONFIG_MAX: u64 = 64 << 20;
 
 /// Names of annotations of the manifest, behind the common prefix.
