@@ -7,8 +7,19 @@ use super::{PartsError, differences::differences, read::FoundPart};
 use crate::{
     digest::Digest,
     layer::SealedLayer,
-    pack::{Part, part::PartPlan},
+    pack::{
+        Part,
+        blueprint::{ImageFacts, ImagesFacts, LayerFacts},
+        part::{PartLayer, PartPlan},
+    },
 };
+
+/// Most bytes that the documents of all images may have together.
+const DOCUMENTS_MAX: u64 = 256 << 20;
+/// What a layer costs in them beside its texts.
+const LAYER_COST: u64 = 512;
+/// What a text costs beside its bytes.
+const TEXT_COST: u64 = 64;
 
 /// Parts that make an image.
 pub(super) struct Agreed<'a> {
@@ -54,7 +65,7 @@ pub(super) fn agree<'a>(
         return Err(PartsError::None { place: place(), make: command(said, "1/N") });
     };
     same_files(&parts)?;
-    Ok(Agreed { plan, sealed: layers(plan, &parts)?, parts })
+    Ok(Agreed { plan, sealed: layers(plan, parts.iter().flat_map(|part| &part.layers))?, parts })
 }
 
 fn command(said: &Said<'_>, part: &str) -> String {
@@ -126,9 +137,12 @@ fn same_files(parts: &[&FoundPart]) -> Result<(), PartsError> {
 }
 
 /// The layers in the plan's order: each has to be in one part, which means that each file is packed once.
-fn layers(plan: &PartPlan, parts: &[&FoundPart]) -> Result<Vec<SealedLayer>, PartsError> {
+pub(super) fn layers<'a>(
+    plan: &PartPlan,
+    all: impl Iterator<Item = &'a PartLayer>,
+) -> Result<Vec<SealedLayer>, PartsError> {
     let mut of_index: BTreeMap<usize, Vec<SealedLayer>> = BTreeMap::new();
-    for layer in parts.iter().flat_map(|part| &part.layers) {
+    for layer in all {
         of_index.entry(layer.index).or_default().extend(layer.sealed());
     }
     let mut sealed = Vec::new();
@@ -140,10 +154,40 @@ fn layers(plan: &PartPlan, parts: &[&FoundPart]) -> Result<Vec<SealedLayer>, Par
             (Some(_), more) => return Err(PartsError::Layer { title: layer.title.clone(), times: more + 1 }),
         }
     }
-    match of_index.into_iter().next() {
-        None => Ok(sealed),
-        Some((index, found)) => {
-            Err(PartsError::Layer { title: format!("number {index}"), times: found.len() })
-        }
+    if let Some((index, found)) = of_index.into_iter().next() {
+        return Err(PartsError::Layer { title: format!("number {index}"), times: found.len() });
     }
+    let size = documents_size(plan, &sealed);
+    if size > DOCUMENTS_MAX {
+        return Err(PartsError::Documents { size, max: DOCUMENTS_MAX });
+    }
+    Ok(sealed)
+}
+
+/// About how many bytes the documents of all images have: each image repeats what is said of its layers, so a small plan
+/// may make large ones.
+fn documents_size(plan: &PartPlan, sealed: &[SealedLayer]) -> u64 {
+    let length = |texts: &mut dyn Iterator<Item = &String>| {
+        texts.map(|text| text.len() as u64 + TEXT_COST).fold(0, u64::saturating_add)
+    };
+    let texts =
+        |all: &BTreeMap<String, String>| length(&mut all.iter().flat_map(|(name, value)| [name, value]));
+    let of_layer = |(layer, sealed): (&LayerFacts, &SealedLayer)| {
+        let said = length(&mut layer.files.iter().chain([&layer.title, &layer.created_by]));
+        said.saturating_add(texts(&sealed.annotations)).saturating_add(LAYER_COST)
+    };
+    let of_layers: Vec<u64> = plan.image.layers.iter().zip(sealed).map(of_layer).collect();
+    let of_image = |facts: &ImageFacts| {
+        let layers = facts.layers.iter().filter_map(|index| of_layers.get(*index));
+        let layers = layers.copied().fold(0, u64::saturating_add);
+        layers.saturating_add(texts(&facts.labels)).saturating_add(texts(&facts.annotations))
+    };
+    let names = plan.image.targets.len() as u64 + 1;
+    let of_platform = |images: &ImagesFacts| {
+        let of_images = images.of_targets.iter().chain([&images.plain]).map(of_image);
+        let environment = length(&mut images.environment.iter()).saturating_mul(names);
+        of_images.fold(environment, u64::saturating_add)
+    };
+    let of_indexes = texts(&plan.image.index_annotations).saturating_mul(names);
+    plan.image.images.iter().map(of_platform).fold(of_indexes, u64::saturating_add)
 }

@@ -128,6 +128,31 @@ pub enum PartsError {
         /// Its part.
         second_part: Part,
     },
+    /// A part does not tell what it was made of.
+    #[error(
+        "part {part} at {name} does not tell all files that it was made of, as --provenance and --sbom need"
+    )]
+    Untold {
+        /// The part.
+        part: Part,
+        /// Where it lies.
+        name: String,
+    },
+    /// Two workers were asked in other words for the same image: one machine is asked once.
+    #[error(
+        "part {part} at {name} was asked for in other words than part {other}, and --provenance and --sbom tell of one:{}",
+        lines(differences)
+    )]
+    OtherGiven {
+        /// The part.
+        part: Part,
+        /// Where it lies.
+        name: String,
+        /// The part that it is compared with.
+        other: Part,
+        /// What differs.
+        differences: Vec<String>,
+    },
     /// The parts do not have each layer once.
     #[error("the layer of {title} is in {} of the parts", if *times == 0 { "none".to_owned() } else { times.to_string() })]
     Layer {
@@ -135,6 +160,14 @@ pub enum PartsError {
         title: String,
         /// How many parts have it.
         times: usize,
+    },
+    /// What the images say would take more memory than images are worth.
+    #[error("documents of the images would have {size} bytes, more than {max}")]
+    Documents {
+        /// About how many bytes they would have.
+        size: u64,
+        /// How many they may have.
+        max: u64,
     },
     /// A part's manifest does not list the layers that its config tells of.
     #[error("part {part} at {name} is damaged: its manifest lists other layers than its config")]

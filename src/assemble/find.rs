@@ -42,10 +42,12 @@ enum Somewhere {
 pub(super) type Open<'a> = &'a dyn Fn() -> Result<Registry, OciError>;
 
 /// Finds the parts in `sources`, or where they are brought to by the workers if none is named.
+/// `wants_inputs` says whether what they were made of is wanted.
 pub(super) fn find(
     sources: &[Target],
     destinations: &[Destination],
     count: Option<u16>,
+    wants_inputs: bool,
     open: Open<'_>,
 ) -> Result<Found, AssembleError> {
     let named: Vec<Somewhere> = sources.iter().map(somewhere).collect();
@@ -63,7 +65,7 @@ pub(super) fn find(
     };
     let place = places.iter().map(describe).collect::<Vec<_>>().join(", ");
     let remote = places.iter().any(|place| matches!(place, Somewhere::Registry(_)));
-    let mut found = Found { parts: Vec::new(), seen: Seen::default(), place, make, remote };
+    let mut found = Found { parts: Vec::new(), seen: Seen::new(wants_inputs), place, make, remote };
     for place in &places {
         if found.seen.is_enough() {
             break;

@@ -2,30 +2,40 @@
 //! that one machine would have written, the name last. Must not know how layers are made.
 
 mod check;
+mod config;
 mod differences;
 mod error;
 mod find;
 mod read;
+mod sound;
+mod told;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use oci_spec::image::MediaType;
 
-pub use self::error::{AssembleError, PartsError};
 use self::{
     check::{Agreed, Said, agree},
     find::find,
     read::FoundPart,
+    sound::Sound,
+    told::told,
+};
+pub use self::{
+    config::PartConfig,
+    error::{AssembleError, PartsError},
 };
 use crate::{
+    blob::BlobContent,
     copy::{self, send_blobs},
     naming::Naming,
     oci::{DEFAULT_TAG, Layout, OciError, Target, is_tag, variant_tag},
     pack::{
-        Destination, PackError, Packed, Part,
+        Described, Destination, Inputs, PackError, Packed, Part, Told,
         image::Named,
         part::{PartLabel, part_reference, stem},
         write::{add, archive, memory},
@@ -43,12 +53,16 @@ pub struct AssembleOptions<'a> {
     pub destinations: &'a [Destination],
     /// How many parts there are, where that is known.
     pub parts: Option<u16>,
+    /// Whether the parts have to tell what they were made of.
+    pub told: bool,
 }
 
 /// An image that was assembled.
 pub struct Assembled {
     /// The image, as packing it on one machine would tell of it.
     pub packed: Packed,
+    /// What documents about it tell beside, if that was asked for.
+    pub told: Option<(Told, Described)>,
     /// What it was made of.
     parts: Vec<FoundPart>,
 }
@@ -62,11 +76,18 @@ pub fn assemble(
     registry: &dyn Fn() -> Result<Registry, OciError>,
     observer: &dyn Observer,
 ) -> Result<Assembled, AssembleError> {
-    let found = find(options.sources, options.destinations, options.parts, registry)?;
+    let found = find(options.sources, options.destinations, options.parts, options.told, registry)?;
     let said = Said { place: &found.place, make: &found.make };
     let agreed = agree(&found.parts, &found.seen.plans, options.parts, &said)
         .map_err(|problem| AssembleError::Parts { problem, remote: found.remote })?;
     let blueprint = &agreed.plan.image;
+    let (told, inputs) = if options.told {
+        let (told, inputs) =
+            told(&agreed).map_err(|problem| AssembleError::Parts { problem, remote: found.remote })?;
+        (Some((told, blueprint.described())), inputs)
+    } else {
+        (None, Inputs::default())
+    };
     let named = blueprint.documents(&agreed.sealed)?;
     check_names(options.destinations, &blueprint.targets, &named)?;
     let mut packed = None;
@@ -74,8 +95,8 @@ pub fn assemble(
         deliver(destination, &agreed, &named, observer)?;
         packed = blueprint.packed(&agreed.sealed, &named);
     }
-    let packed = packed.ok_or(PackError::NoPlatform)?;
-    Ok(Assembled { packed, parts: found.parts })
+    let packed = Packed { inputs, ..packed.ok_or(PackError::NoPlatform)? };
+    Ok(Assembled { packed, told, parts: found.parts })
 }
 
 impl Assembled {
@@ -168,7 +189,8 @@ fn deliver(
             let mut blobs = Vec::new();
             for layer in &agreed.sealed {
                 let part = agreed.parts.iter().find(|part| of_part(part, layer.digest));
-                blobs.extend(part.map(|part| part.source.content(layer.digest, layer.size)).transpose()?);
+                let content = part.map(|part| part.source.content(layer.digest, layer.size)).transpose()?;
+                blobs.extend(content.map(|content| Arc::new(Sound(content)) as Arc<dyn BlobContent>));
             }
             archive(path, tag, named, blobs)?;
         }

@@ -9,20 +9,16 @@ use std::{
 use oci_spec::image::Descriptor;
 use serde::Deserialize;
 
-use super::{AssembleError, PartsError};
+use super::{AssembleError, PartConfig, PartsError};
 use crate::{
-    compile_cache::CacheRecord,
     digest::Digest,
-    oci::{DOCUMENT_MAX, ImageSource, digest_of, is_tag, variant_tag},
+    oci::{ImageSource, digest_of},
     pack::{
-        Part,
-        part::{CONFIG_MAX, FORMAT_VERSION, PartDocument, PartLayer, PartPlan, PartVersions, is_part},
+        InputFile, Part,
+        part::{CONFIG_MAX, MadeOf, PartDocument, PartLayer, PartPlan, is_part},
     },
     registry::Reference,
 };
-
-/// Most images that a plan may have: one for each platform, consumer and target.
-const IMAGES_MAX: usize = 1024;
 
 /// Most bytes of all parts' configs together that are read: of as many parts as there can be, 4 MiB each.
 const CONFIGS_MAX: u64 = 4 << 30;
@@ -40,6 +36,8 @@ pub(super) struct Seen {
     configs: u64,
     /// Bytes that are remembered of them.
     remembered: u64,
+    /// Whether what parts were made of is wanted.
+    wants_inputs: bool,
 }
 
 /// A part that was found.
@@ -57,6 +55,8 @@ pub(super) struct FoundPart {
     pub(super) known_digests: BTreeMap<String, Vec<String>>,
     /// Its layers, each of which can be listed.
     pub(super) layers: Vec<PartLayer>,
+    /// What it was made of, where that is wanted and the part says it.
+    pub(super) made_of: Option<MadeOf>,
 }
 
 /// Where a part lies, to be removed from there.
@@ -77,6 +77,11 @@ struct Manifest {
 }
 
 impl Seen {
+    /// Nothing was read yet.
+    pub(super) fn new(wants_inputs: bool) -> Self {
+        Self { wants_inputs, ..Self::default() }
+    }
+
     /// Whether enough was read to tell that the parts make no image. The plans of most are known by then, so that the odd
     /// one can be told, unless configs are very large.
     pub(super) fn is_enough(&self) -> bool {
@@ -102,7 +107,9 @@ impl Seen {
             said.sum::<u64>() + size_of::<PartLayer>() as u64
         };
         let layers: u64 = document.layers.iter().map(layer).sum();
-        self.remembered = self.remembered.saturating_add(known).saturating_add(layers);
+        let files = document.made_of.iter().flat_map(|made_of| made_of.files.values().flatten());
+        let files: u64 = files.map(|file| cost(&file.path) + size_of::<InputFile>() as u64).sum();
+        self.remembered = [known, layers, files].into_iter().fold(self.remembered, u64::saturating_add);
         if self.remembered > REMEMBERED_MAX {
             return Err(format!("with it, all parts say more than {REMEMBERED_MAX} bytes of their files"));
         }
@@ -138,47 +145,19 @@ pub(super) fn read(
     seen.count(size).map_err(&not_a_part)?;
     let mut text = Vec::new();
     source.copy_blob(config, size, &mut text)?;
-    let versions: PartVersions =
-        serde_json::from_slice(&text).map_err(|error| not_a_part(error.to_string()))?;
-    if versions.format_version != FORMAT_VERSION {
-        return Err(not_a_part(format!(
-            "starcar {} wrote it in version {} of the format, and this one knows {FORMAT_VERSION}",
-            versions.starcar_version.escape_debug(),
-            versions.format_version
-        )));
-    }
-    let document: PartDocument =
-        serde_json::from_slice(&text).map_err(|error| not_a_part(error.to_string()))?;
-    drop(text);
-    let part = document.part;
     let wrong = |problem| AssembleError::Parts { problem, remote };
-    let own = env!("CARGO_PKG_VERSION");
-    if document.starcar_version != own {
-        let found = document.starcar_version;
-        return Err(wrong(PartsError::Version { part, name, found, own }));
+    let PartConfig(mut document) = PartConfig::read(&name, &text).map_err(wrong)?;
+    drop(text);
+    if !seen.wants_inputs {
+        document.made_of = None;
     }
-    let actual = document.plan.digest().map_err(|error| not_a_part(error.to_string()))?;
-    let expected = document.plan_digest;
-    if actual != expected {
-        return Err(wrong(PartsError::Damaged { part, name, expected, actual }));
-    }
+    let part = document.part;
     seen.remember(&document).map_err(&not_a_part)?;
     let has_room = seen.plans.len() < 2;
-    if let Entry::Vacant(vacant) = seen.plans.entry(actual) {
-        check(&document.plan).map_err(&not_a_part)?;
-        if has_room {
-            vacant.insert(document.plan);
-        }
-    }
-    if let Some(odd) = document.layers.iter().find(|layer| layer.sealed().is_none()) {
-        return Err(not_a_part(format!("layer {} has no layer's media type", odd.index)));
-    }
-    let said = document.layers.iter().flat_map(|layer| &layer.annotations);
-    let said = said.map(|(name, value)| name.len() + value.len()).fold(0, usize::saturating_add);
-    if said as u64 > DOCUMENT_MAX {
-        return Err(not_a_part(format!(
-            "annotations of its layers have {said} bytes, more than {DOCUMENT_MAX}"
-        )));
+    if let Entry::Vacant(vacant) = seen.plans.entry(document.plan_digest)
+        && has_room
+    {
+        vacant.insert(document.plan);
     }
     if !lists(&manifest, &document.layers) {
         return Err(wrong(PartsError::OtherLayers { part, name }));
@@ -191,9 +170,10 @@ pub(super) fn read(
         image_tag: document.image_tag,
         manifest: root.digest,
         config,
-        plan_digest: actual,
+        plan_digest: document.plan_digest,
         known_digests: document.known_digests,
         layers: document.layers,
+        made_of: document.made_of,
     })
 }
 
@@ -205,44 +185,6 @@ fn lists(manifest: &Manifest, layers: &[PartLayer]) -> bool {
     }
     let told = layers.iter().map(|layer| (layer.digest.to_string(), layer.size, layer.media_type.clone()));
     manifest.layers.iter().map(listed).eq(told)
-}
-
-/// What makes a plan one that images can be made of.
-fn check(plan: &PartPlan) -> Result<(), String> {
-    let image = &plan.image;
-    let count = image.layers.len();
-    if plan.layouts.len() != count {
-        return Err(format!("its plan has {count} layers, and digests of {}", plan.layouts.len()));
-    }
-    if image.images.is_empty() {
-        return Err("its plan is for no platform".to_owned());
-    }
-    // Documents are made for each image, so that their number and length have to be bounded.
-    let images = image.images.len().saturating_mul(image.targets.len().saturating_add(1));
-    if images > IMAGES_MAX {
-        return Err(format!("its plan has {images} images, more than {IMAGES_MAX}"));
-    }
-    if let Some(target) = image.targets.iter().find(|target| !is_tag(&variant_tag("_", Some(target)))) {
-        return Err(format!("`{}` makes no tag", target.escape_debug()));
-    }
-    for images in &image.images {
-        if images.of_targets.len() != image.targets.len() {
-            return Err("its plan lacks the image of a target".to_owned());
-        }
-        for facts in images.of_targets.iter().chain([&images.plain]) {
-            if let Some(index) = facts.layers.iter().find(|index| **index >= count) {
-                return Err(format!("its plan lists layer {index} of {count}"));
-            }
-            let distinct: HashSet<usize> = facts.layers.iter().copied().collect();
-            if distinct.len() != facts.layers.len() {
-                return Err("its plan lists a layer twice in an image".to_owned());
-            }
-            // What is said of caches is printed as commands of a shell.
-            let records = serde_json::to_string(&facts.caches).map_err(|error| error.to_string())?;
-            CacheRecord::parse_all(&records)?;
-        }
-    }
-    Ok(())
 }
 
 impl FoundPart {

@@ -10,6 +10,7 @@ use super::{
     output,
     pack::{ResultArguments, check_outputs, destinations, report, say_caches},
     progress::Progress,
+    provenance::ProvenanceArguments,
     verify::verify_packed,
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
 /// Make an image of the parts that `starcar pack --part` brought to where it goes
 ///
 /// Config, manifest, index and tags are those that `starcar pack` would have written on one machine, byte for byte, and so
-/// is what is printed.
+/// is what is printed, and what --provenance and --sbom write.
 #[derive(Debug, Args)]
 pub(super) struct AssembleArguments {
     /// Where parts are: oci:DIR[:tag] or the image's name in a registry for all of its parts that are there, or the name of
@@ -51,6 +52,8 @@ pub(super) struct AssembleArguments {
     verify: bool,
     #[command(flatten)]
     result: ResultArguments,
+    #[command(flatten)]
+    provenance: ProvenanceArguments,
     #[command(flatten)]
     progress: ProgressArguments,
     #[command(flatten, next_help_heading = "Registry")]
@@ -86,6 +89,7 @@ pub(super) fn run(arguments: &AssembleArguments) -> Result<u8, CliError> {
         return Err(usage("nowhere to put the image: add --output oci:DIR, or --tag REFERENCE --push"));
     }
     check_outputs(&arguments.output, &arguments.result)?;
+    arguments.provenance.check(arguments.result.metadata_file.as_deref())?;
     let progress = Progress::new(&arguments.progress);
     let client = OnceCell::new();
     let open = || match client.get() {
@@ -98,14 +102,21 @@ pub(super) fn run(arguments: &AssembleArguments) -> Result<u8, CliError> {
             "parts are found by tags, and the image goes where it has none: name them, as oci:DIR or REGISTRY/REPOSITORY:TAG",
         ));
     }
-    let options =
-        AssembleOptions { sources: &arguments.source, destinations: &destinations, parts: arguments.parts };
+    let options = AssembleOptions {
+        sources: &arguments.source,
+        destinations: &destinations,
+        parts: arguments.parts,
+        told: arguments.provenance.is_wanted(),
+    };
     let assembled = assemble(&options, &open, &progress)?;
     progress.finish();
     if !arguments.progress.quiet {
-        say_caches(&arguments.output, references.first(), &assembled.packed);
+        say_caches(&destinations, &assembled.packed);
     }
     report(&arguments.result, &arguments.tag, &assembled.packed)?;
+    if let Some((told, described)) = &assembled.told {
+        arguments.provenance.write(told, described, &assembled.packed, &destinations)?;
+    }
     let code = if arguments.verify {
         verify_packed(&destinations, &assembled.packed, open, arguments.progress.quiet)?
     } else {

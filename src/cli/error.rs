@@ -297,7 +297,11 @@ fn of_parts(problem: &PartsError) -> Option<String> {
         PartsError::Damaged { part, .. } | PartsError::OtherLayers { part, .. } => {
             Some(format!("`starcar pack SNAPSHOT … --part {part}` makes the part again, {others}"))
         }
-        PartsError::NotAPart { .. } | PartsError::Layer { .. } => None,
+        PartsError::Untold { part, .. } | PartsError::OtherGiven { part, .. } => Some(format!(
+            "`starcar pack SNAPSHOT … --part {part}` makes the part again, {others} and under the same names; without \
+             --provenance and --sbom the image is assembled of these"
+        )),
+        PartsError::NotAPart { .. } | PartsError::Layer { .. } | PartsError::Documents { .. } => None,
     }
 }
 

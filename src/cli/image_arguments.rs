@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use super::{
     CliError, RegistryArguments, hub, output, parse,
     platforms::{self, PlatformBase},
+    provenance::is_public_hub,
 };
 use crate::{
     attach::attached_profiles,
@@ -18,11 +19,14 @@ use crate::{
     digest::Digest,
     hub::Outline,
     oci::{self, Platform, Target},
-    pack::{CacheOption, CacheOptions, FormatChoice, ModelDirectory, MovedFile, PackOptions},
+    pack::{
+        CacheOption, CacheOptions, FormatChoice, Given, GivenCache, GivenPlatform, GivenProfile,
+        ModelDirectory, MovedFile, PackOptions,
+    },
     plan::{Compression, MAX_LAYERS_DEFAULT, Nodes, Prefetch},
     profile::{self, Profile, ProfileError},
     progress::Observer,
-    provenance::{Given, GivenProfile, base_name, shown_target},
+    provenance::{base_name, shown_base, shown_target},
     snapshot::SnapshotOptions,
     zstd_chunked::Consumers,
 };
@@ -309,13 +313,29 @@ impl ImageArguments {
         Ok(outline)
     }
 
-    /// The arguments as documents about the image tell of them; reads the profiles that are files.
-    pub(super) fn given(&self) -> Result<Given, CliError> {
+    /// The arguments as documents about the image tell of them; reads the profiles that are files. `options` are what the
+    /// arguments mean.
+    pub(super) fn given(&self, options: &PackOptions) -> Result<Given, CliError> {
         let is_path = Path::new(&self.snapshot).exists();
         let snapshot = if is_path { base_name(Path::new(&self.snapshot)) } else { self.snapshot.clone() };
-        let profiles =
-            self.profile.iter().map(|name| given_profile(name)).collect::<Result<_, CliError>>()?;
-        Ok(Given { snapshot, revision: self.revision.clone(), profiles, ..Given::default() })
+        let platforms = options
+            .platforms
+            .iter()
+            .map(|one| GivenPlatform { platform: one.platform.to_string(), base: shown_base(&one.base) });
+        let caches = options.caches.caches.iter().map(|cache| GivenCache {
+            path: base_name(&cache.path),
+            kind: cache.kind.map(|kind| kind.name().to_owned()),
+            target: cache.target.clone(),
+        });
+        Ok(Given {
+            snapshot,
+            revision: self.revision.clone(),
+            platforms: platforms.collect(),
+            profiles: self.profile.iter().map(|name| given_profile(name)).collect::<Result<_, CliError>>()?,
+            caches: caches.collect(),
+            strict: options.caches.strict,
+            is_public_hub: is_public_hub(),
+        })
     }
 
     /// Downloads what `files` of an outline stand for, and says where each lies.

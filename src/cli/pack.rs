@@ -21,12 +21,13 @@ use super::{
     output,
     plan_text::plan_text,
     progress::Progress,
-    provenance::ProvenanceArguments,
+    provenance::{ProvenanceArguments, told},
     verify::verify_packed,
 };
 use crate::{
     attach::attach_profile,
     compile_cache::lint::Severity,
+    digest::Digest,
     naming::Naming,
     oci::{DEFAULT_TAG, OciError, Selector, Target, descriptor, variant_tag},
     pack::{Destination, Packed, Part, Prepared, prepare},
@@ -64,7 +65,7 @@ pub(super) struct PackArguments {
     #[arg(long, value_name = "I/N", conflicts_with_all = ["push_by_digest", "verify", "attach_profile", "provenance", "sbom"], help_heading = "Destination")]
     part: Option<Part>,
     /// Print the plan and do nothing
-    #[arg(long, help_heading = "Destination")]
+    #[arg(long, conflicts_with_all = ["provenance", "sbom"], help_heading = "Destination")]
     dry_run: bool,
     #[command(flatten)]
     result: ResultArguments,
@@ -81,7 +82,7 @@ pub(super) struct PackArguments {
 pub(super) struct ResultArguments {
     /// Write digest, sizes and layers to this file as JSON
     #[arg(long, value_name = "FILE", help_heading = "Destination")]
-    metadata_file: Option<PathBuf>,
+    pub(super) metadata_file: Option<PathBuf>,
     /// How the result is printed: `text` is the digest alone, `json` is what --metadata-file holds
     #[arg(long, value_enum, default_value_t = FormatArgument::Text)]
     format: FormatArgument,
@@ -111,9 +112,10 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
             "--part goes not with --no-clobber: a part replaces an earlier part; give it to `starcar assemble`".to_owned(),
         ));
     }
-    let given = arguments.provenance.given(&arguments.image)?;
     let progress = Progress::new(&arguments.progress);
     let mut options = arguments.image.options()?;
+    let is_told = arguments.provenance.is_wanted() || arguments.part.is_some();
+    let given = is_told.then(|| arguments.image.given(&options)).transpose()?;
     let outline = if arguments.dry_run || arguments.part.is_some() {
         arguments.image.outline(&mut options, &progress)?
     } else {
@@ -133,7 +135,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     }
     if let Some(part) = arguments.part {
         let part = prepared.part(part)?;
-        return part::run(arguments, part, outline.as_ref(), &references, open, &progress);
+        return part::run(arguments, part, given, outline.as_ref(), &references, open, &progress);
     }
     if arguments.dry_run {
         references.iter().try_for_each(|reference| prepared.check_sizes(reference))?;
@@ -151,10 +153,13 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     }
     progress.finish();
     if !arguments.progress.quiet {
-        say_caches(&arguments.output, reference, &packed);
+        say_caches(&destinations, &packed);
     }
     report(&arguments.result, &arguments.tag, &packed)?;
-    arguments.provenance.write(given.as_ref(), &prepared, &packed, &destinations)?;
+    if let Some(given) = given {
+        let told = told(given, &prepared);
+        arguments.provenance.write(&told, &prepared.described(), &packed, &destinations)?;
+    }
     if arguments.verify {
         return verify_packed(&destinations, &packed, open, arguments.progress.quiet);
     }
@@ -247,20 +252,26 @@ pub(super) fn say(prepared: &Prepared, line: impl Fn(&str)) {
     prepared.warnings.iter().for_each(|warning| output::warning(warning));
 }
 
-/// Says what the serving side must do so that the caches are used.
-pub(super) fn say_caches(outputs: &[Target], reference: Option<&Reference>, packed: &Packed) {
-    let name = |target: Option<&str>| match (reference, outputs.first()) {
-        (Some(reference), _) => {
+/// Says what the serving side must do so that the caches are used, of the image where it is: in a registry if it was
+/// pushed, and under its digest where it has no tag there.
+pub(super) fn say_caches(destinations: &[Destination], packed: &Packed) {
+    let pushed = destinations.iter().find(|one| matches!(one, Destination::Registry { .. }));
+    let place = pushed.or(destinations.first());
+    let name = |target: Option<&str>, digest: Digest| match place {
+        Some(Destination::Registry { reference, naming: Naming::Digest, .. }) => {
+            format!("{}/{}@{digest}", reference.registry(), reference.repository())
+        }
+        Some(Destination::Registry { reference, .. }) => {
             let tag = variant_tag(reference.tag().unwrap_or(DEFAULT_TAG), target);
             format!("{}/{}:{tag}", reference.registry(), reference.repository())
         }
-        (None, Some(Target::Layout { path, .. })) => {
-            format!("oci:{}:{}", path.display(), variant_tag(outputs[0].new_tag(), target))
+        Some(Destination::Layout { path, tag, .. }) => {
+            format!("oci:{}:{}", path.display(), variant_tag(tag, target))
         }
-        (None, Some(Target::Archive { path, .. })) => {
-            format!("oci-archive:{}:{}", path.display(), variant_tag(outputs[0].new_tag(), target))
+        Some(Destination::Archive { path, tag }) => {
+            format!("oci-archive:{}:{}", path.display(), variant_tag(tag, target))
         }
-        _ => "this image".to_owned(),
+        None => "this image".to_owned(),
     };
     let variants = packed.variants.iter().map(|variant| (Some(variant.target.as_str()), &variant.image));
     for (target, packed) in std::iter::once((None, packed)).chain(variants) {
@@ -269,9 +280,10 @@ pub(super) fn say_caches(outputs: &[Target], reference: Option<&Reference>, pack
         // Platforms that have the same caches are told of once.
         let is_one = with_caches().all(|image| image.caches == first.caches);
         for image in with_caches().take(if is_one { 1 } else { usize::MAX }) {
+            let name = name(target, packed.digest);
             let name = match &image.platform {
-                Some(platform) if !is_one => format!("{} ({platform})", name(target)),
-                _ => name(target),
+                Some(platform) if !is_one => format!("{name} ({platform})"),
+                _ => name,
             };
             output::words(contract_text(&image.caches, &name).trim_end());
         }

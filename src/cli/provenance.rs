@@ -1,4 +1,4 @@
-//! `--provenance` and `--sbom` of `starcar pack`: what is recorded of the arguments, and when the documents are written.
+//! `--provenance` and `--sbom` of `starcar pack` and `starcar assemble`: what is recorded of the arguments, and when the documents are written.
 
 use std::{
     collections::BTreeMap,
@@ -9,13 +9,13 @@ use std::{
 
 use clap::Args;
 
-use super::{CliError, image_arguments::ImageArguments};
+use super::CliError;
 use crate::{
     naming::Naming,
     oci::{DEFAULT_TAG, variant_tag},
-    pack::{Destination, Packed, Prepared},
+    pack::{Described, Destination, Given, Packed, Prepared, Told},
     profile::{directory_of, write_whole},
-    provenance::{BUILDER_UNKNOWN, Builder, Facts, Given, Licence, Published, base_name, sbom, statement},
+    provenance::{BUILDER_UNKNOWN, Builder, Facts, Licence, Published, base_name, sbom, statement},
 };
 
 /// The hub whose addresses everybody knows.
@@ -28,10 +28,10 @@ const MODEL_CARD_MAX: u64 = 256 << 10;
 pub(super) struct ProvenanceArguments {
     /// Write an in-toto statement with SLSA provenance to this file: what was packed, and the digest of everything that
     /// went in (docs/provenance.md)
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run", help_heading = "Provenance")]
+    #[arg(long, value_name = "FILE", help_heading = "Provenance")]
     provenance: Option<PathBuf>,
     /// Write a bill of materials to this file: SPDX 2.3 as JSON
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run", help_heading = "Provenance")]
+    #[arg(long, value_name = "FILE", help_heading = "Provenance")]
     sbom: Option<PathBuf>,
     /// Who runs starcar, as a URI for the provenance
     #[arg(long, value_name = "URI", default_value = BUILDER_UNKNOWN, value_parser = uri, requires = "provenance", help_heading = "Provenance")]
@@ -69,7 +69,7 @@ fn invocation(text: &str) -> Result<String, String> {
 
 impl ProvenanceArguments {
     /// Whether a document is asked for.
-    fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         self.provenance.is_some() || self.sbom.is_some()
     }
 
@@ -105,37 +105,16 @@ impl ProvenanceArguments {
         Ok(())
     }
 
-    /// What is to be remembered before the snapshot is brought here; `None` where no document is asked for.
-    pub(super) fn given(&self, image: &ImageArguments) -> Result<Option<Given>, CliError> {
-        if !self.is_wanted() {
-            return Ok(None);
-        }
-        let mut given = image.given()?;
-        let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
-        given.is_public_hub = matches!(endpoint.trim().trim_end_matches('/'), "" | PUBLIC_HUB);
-        Ok(Some(given))
-    }
-
     /// Writes the documents about an image that has its names.
     pub(super) fn write(
         &self,
-        given: Option<&Given>,
-        prepared: &Prepared,
+        told: &Told,
+        described: &Described,
         packed: &Packed,
         destinations: &[Destination],
     ) -> Result<(), CliError> {
-        let Some(given) = given else { return Ok(()) };
-        let licence = model_card(&prepared.snapshot.root).as_deref().and_then(Licence::of_model_card);
         let published = published(packed, destinations);
-        let facts = Facts {
-            given,
-            options: prepared.options(),
-            repository: prepared.snapshot.repository.as_deref(),
-            revision: prepared.snapshot.revision.as_deref(),
-            licence: licence.as_ref(),
-            packed,
-            published: &published,
-        };
+        let facts = Facts { told, described, packed, published: &published };
         if let Some(path) = &self.provenance {
             let builder = Builder { id: &self.builder_id, invocation: self.invocation_id.as_deref() };
             write(path, &statement(&facts, builder))?;
@@ -145,6 +124,19 @@ impl ProvenanceArguments {
         }
         Ok(())
     }
+}
+
+/// What documents are told that the image does not say. What was `given` is remembered before the snapshot is brought here.
+pub(super) fn told(given: Given, prepared: &Prepared) -> Told {
+    let licence = model_card(&prepared.snapshot.root).as_deref().and_then(Licence::of_model_card);
+    Told { given, licence }
+}
+
+/// Whether the hub is the one whose addresses everybody knows. Another's is recorded nowhere: it may have a name and
+/// password in it.
+pub(super) fn is_public_hub() -> bool {
+    let endpoint = std::env::var("HF_ENDPOINT").unwrap_or_default();
+    matches!(endpoint.trim().trim_end_matches('/'), "" | PUBLIC_HUB)
 }
 
 /// A file's path, however it is written: that of its directory without links, and its name.

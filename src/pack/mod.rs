@@ -8,7 +8,7 @@ mod caches;
 mod entries;
 mod error;
 pub(crate) mod image;
-mod inputs;
+pub(crate) mod inputs;
 mod known;
 mod packed;
 pub(crate) mod part;
@@ -17,6 +17,7 @@ mod recorded;
 mod room;
 mod seal_layers;
 pub(crate) mod survey;
+mod told;
 pub(crate) mod write;
 
 use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
@@ -31,6 +32,7 @@ pub use self::{
     platforms::PlatformOptions,
     recorded::{RecordedBase, RecordedIndex, RecordedOptions, recorded_profile},
     room::CompressedWeights,
+    told::{Described, Given, GivenCache, GivenPlatform, GivenProfile, Told},
     write::Destination,
 };
 use crate::{
@@ -299,6 +301,11 @@ impl Prepared {
     /// What is packed, and how.
     pub fn options(&self) -> &PackOptions {
         &self.options
+    }
+
+    /// What the images say of themselves.
+    pub fn described(&self) -> Described {
+        self.blueprint().described()
     }
 
     /// The profile that the image is laid out by.

@@ -36,8 +36,8 @@ pub struct Packed {
     /// Images, or indexes, with the compile caches of one GPU target each, sorted by target.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<PackedVariant>,
-    /// What went into all of it; empty in the images of an index, in variants and in what was assembled of parts. Metadata
-    /// does not list it.
+    /// What went into all of it; empty in the images of an index, in variants, and in what was assembled of parts that were
+    /// not asked for it. Metadata does not list it.
     #[serde(skip)]
     pub inputs: Inputs,
 }

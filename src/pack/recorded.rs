@@ -146,6 +146,11 @@ impl RecordedOptions {
         text.map(|text| serde_json::from_str(text).map_err(|error| error.to_string())).transpose()
     }
 
+    /// The options that all images of a pack have, whatever lies below the model.
+    pub(super) fn without_base(self) -> Self {
+        Self { base: RecordedBase::Scratch, index: None, ..self }
+    }
+
     /// Sets all of them in `options`, but for the base, of which only the kind is known.
     pub fn apply(&self, options: &mut PackOptions) {
         options.caches.at.clone_from(&self.cache_at);

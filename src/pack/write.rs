@@ -135,7 +135,9 @@ impl Prepared {
         }
         // There is an image for each platform, and there is a platform.
         let packed = blueprint.packed(&sealed, &named).ok_or(PackError::NoPlatform)?;
-        Ok(Packed { inputs: self.inputs(&sealed), ..packed })
+        let count = self.layers.len();
+        let inputs = blueprint.inputs(self.layer_inputs(0..count, count, &sealed));
+        Ok(Packed { inputs, ..packed })
     }
 
     /// Refuses layers that are known to be too large for a registry, or are likely to be where their weights are compressed.

@@ -2,6 +2,8 @@
 //!
 //! Source: Hugging Face hub documentation, "Licenses" and "Model cards"; SPDX licence list.
 
+use serde::{Deserialize, Serialize};
+
 /// Lines of front matter that are looked at.
 const LINES_MAX: usize = 2_000;
 /// Licences that are taken of a list.
@@ -69,22 +71,26 @@ const KNOWN: [(&str, &str); 54] = [
 ];
 
 /// What a model card says of the licence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Licence {
     /// An expression of SPDX's identifiers; of several licences all apply.
     pub expression: String,
     /// Identifiers in it that are not on SPDX's list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub references: Vec<LicenceReference>,
 }
 
 /// A licence that is not on SPDX's list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LicenceReference {
     /// Its identifier, `LicenseRef-…`.
     pub id: String,
     /// What the model card calls it.
     pub name: String,
     /// Where the model card says it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<String>,
 }
 

@@ -20,23 +20,18 @@ pub use self::{
 };
 use crate::{
     digest::Digest,
-    pack::{Inputs, PackOptions, Packed},
-    profile::Profile,
+    oci::Target,
+    pack::{Described, Given, InputBase, Inputs, Packed, RecordedBase, Told},
+    registry::Reference,
 };
 
 /// What is known of a pack once it is published.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// The options as a user gave them, where the packer knows only what came of them.
-    pub given: &'a Given,
-    /// How it was packed.
-    pub options: &'a PackOptions,
-    /// The model, `org/name`, where it is known.
-    pub repository: Option<&'a str>,
-    /// Its commit, where it is known.
-    pub revision: Option<&'a str>,
-    /// Its licence, where its model card names one.
-    pub licence: Option<&'a Licence>,
+    /// What only whoever packed knows: the options as a user gave them.
+    pub told: &'a Told,
+    /// What the images say of themselves.
+    pub described: &'a Described,
     /// What was packed.
     pub packed: &'a Packed,
     /// The names that it got.
@@ -48,36 +43,36 @@ impl<'a> Facts<'a> {
         &self.packed.inputs
     }
 
-    fn profile(&self) -> Option<&'a Profile> {
-        self.options.profile.as_ref()
+    fn given(&self) -> &'a Given {
+        &self.told.given
+    }
+
+    /// Repository and commit, where they are known.
+    fn hub(&self) -> Option<(&'a str, &'a str)> {
+        self.described.repository.as_deref().zip(self.described.revision.as_deref())
     }
 
     /// The model's name: its repository, or what the user called it.
     fn model(&self) -> &'a str {
-        self.repository.unwrap_or(&self.given.snapshot)
+        self.described.repository.as_deref().unwrap_or(&self.given().snapshot)
     }
-}
 
-/// Options as they were given, without directories and secrets.
-#[derive(Debug, Clone, Default)]
-pub struct Given {
-    /// The snapshot: a name on the hub, or the last part of a path.
-    pub snapshot: String,
-    /// The revision that was asked for.
-    pub revision: Option<String>,
-    /// The profiles in their order; empty for the one that is used without any.
-    pub profiles: Vec<GivenProfile>,
-    /// Whether the hub is the public one, whose addresses are known.
-    pub is_public_hub: bool,
-}
+    /// What a base was given as.
+    fn base_name(&self, base: &InputBase) -> &'a str {
+        let platform = base.platform.to_string();
+        let given = self.given().platforms.iter().find(|given| given.platform == platform);
+        given.map_or("", |given| &given.base)
+    }
 
-/// A profile as it was given.
-#[derive(Debug, Clone)]
-pub struct GivenProfile {
-    /// Its name: a built-in's, an image's, or the last part of a path.
-    pub name: String,
-    /// SHA-256 of the file, if it is one.
-    pub digest: Option<Digest>,
+    /// A base's name in a registry, where it is an image there, and its digest.
+    fn base_reference(&self, base: &InputBase) -> Option<(Reference, Digest)> {
+        match self.base_name(base).parse() {
+            Ok(Target::Registry(reference)) if base.kind == RecordedBase::Image => {
+                Some((reference, base.digest?))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A name of an image that was packed.

@@ -11,13 +11,11 @@ use serde_json::{Value, json};
 use super::{
     Facts,
     names::{encoded, hub_uri, image_purl, model_purl},
-    object, shown_base, text,
+    object, text,
 };
 use crate::{
-    base::BaseChoice,
     digest::Digest,
-    oci::Target,
-    pack::{InputBase, InputCache, InputFile, Packed},
+    pack::{InputBase, InputCache, InputFile, Packed, RecordedBase},
     registry::Reference,
 };
 
@@ -39,14 +37,14 @@ pub fn sbom(facts: &Facts<'_>) -> String {
         bill.cache(number, cache);
     }
     let mut images = BTreeMap::new();
-    bill.image("SPDXRef-Image", packed, &mut images);
+    bill.image("SPDXRef-Image", packed, None, &mut images);
     for (number, variant) in (1..).zip(&packed.variants) {
         let id = format!("SPDXRef-Variant-{number}");
-        bill.image(&id, &variant.image, &mut images);
+        bill.image(&id, &variant.image, Some(&variant.target), &mut images);
         bill.relate(&id, "VARIANT_OF", "SPDXRef-Image");
     }
     let Bill { packages, relationships, .. } = bill;
-    let created = DateTime::from_timestamp(facts.options.modified, 0).unwrap_or_default();
+    let created = DateTime::from_timestamp(facts.described.created, 0).unwrap_or_default();
     let mut document = object([
         ("spdxVersion", Some("SPDX-2.3".into())),
         ("dataLicense", Some("CC0-1.0".into())),
@@ -71,7 +69,8 @@ pub fn sbom(facts: &Facts<'_>) -> String {
 
 /// Licences that are not on SPDX's list.
 fn extracted(facts: &Facts<'_>) -> Option<Value> {
-    let references = facts.licence.map(|licence| &licence.references).filter(|all| !all.is_empty())?;
+    let references =
+        facts.told.licence.as_ref().map(|licence| &licence.references).filter(|all| !all.is_empty())?;
     let infos = references.iter().map(|reference| {
         let place = reference.link.as_deref().unwrap_or("the model's repository");
         object([
@@ -154,18 +153,17 @@ impl Bill<'_> {
 
     fn model(&mut self) {
         let facts = self.facts;
-        let hub = facts.repository.zip(facts.revision);
-        let public = hub.filter(|_| facts.given.is_public_hub);
+        let public = facts.hub().filter(|_| facts.given().is_public_hub);
         self.package(
             MODEL,
             Package {
                 name: facts.model(),
-                version: facts.revision,
+                version: facts.described.revision.as_deref(),
                 location: public.map(|(repository, revision)| {
                     format!("git+https://huggingface.co/{}@{revision}", encoded(repository, "/"))
                 }),
                 purpose: "OTHER",
-                licence: facts.licence.map(|licence| licence.expression.as_str()),
+                licence: facts.told.licence.as_ref().map(|licence| licence.expression.as_str()),
                 purl: public.map(|(repository, revision)| model_purl(repository, revision)),
                 comment: public.map(|(repository, revision)| hub_uri(repository, revision, None)),
                 ..Package::default()
@@ -184,8 +182,8 @@ impl Bill<'_> {
                     name: &file.path,
                     file_name: Some(&file.path),
                     purpose: "FILE",
-                    digest: Some(file.packed),
-                    comment: (file.packed != file.digest).then_some(was),
+                    digest: Some(file.packed()),
+                    comment: file.relocated.map(|_| was),
                     ..Package::default()
                 },
             );
@@ -194,20 +192,18 @@ impl Bill<'_> {
     }
 
     fn base(&mut self, id: &str, base: &InputBase) {
-        let reference = match (&base.choice, base.digest) {
-            (BaseChoice::Image(Target::Registry(reference)), Some(digest)) => Some((reference, digest)),
-            _ => None,
-        };
-        let is_image = matches!(base.choice, BaseChoice::Image(_));
+        let facts = self.facts;
+        let reference = facts.base_reference(base);
+        let is_image = base.kind == RecordedBase::Image;
         let version = base.digest.filter(|_| is_image).map(|digest| digest.to_string());
         self.package(
             id,
             Package {
-                name: &shown_base(&base.choice),
+                name: facts.base_name(base),
                 version: version.as_deref(),
                 purpose: if is_image { "CONTAINER" } else { "APPLICATION" },
                 digest: base.digest,
-                purl: reference.map(|(reference, digest)| image_purl(reference, digest)),
+                purl: reference.map(|(reference, digest)| image_purl(&reference, digest)),
                 comment: Some(format!("the layers below the model on {}", base.platform)),
                 ..Package::default()
             },
@@ -230,9 +226,15 @@ impl Bill<'_> {
         self.files(&id, &cache.files);
     }
 
-    /// An image, or an index and its images; `known` are those that are in the document, by digest: variants may be the
-    /// same image.
-    fn image(&mut self, id: &str, packed: &Packed, known: &mut BTreeMap<Digest, String>) {
+    /// An image, or an index and its images, of a target if it is a variant; `known` are those that are in the document, by
+    /// digest: variants may be the same image.
+    fn image(
+        &mut self,
+        id: &str,
+        packed: &Packed,
+        target: Option<&str>,
+        known: &mut BTreeMap<Digest, String>,
+    ) {
         let facts = self.facts;
         let names: Vec<&str> = facts
             .published
@@ -248,17 +250,19 @@ impl Bill<'_> {
             text.parse::<Reference>().ok()
         };
         let reference = names.iter().find_map(parse);
-        let platform = packed.platform.as_deref().map(|platform| format!("for {platform}"));
-        let inner = packed.platform.as_deref().map(|platform| format!("{}, {platform}", facts.model()));
+        // What tells the images of an index, and of its variants, from each other.
+        let whom = [packed.platform.as_deref(), packed.consumer, target];
+        let whom: Vec<&str> = whom.into_iter().flatten().collect();
+        let inner = [&[facts.model()], whom.as_slice()].concat().join(", ");
         self.package(
             id,
             Package {
-                name: names.first().copied().or(inner.as_deref()).unwrap_or(facts.model()),
+                name: names.first().copied().unwrap_or(&inner),
                 version: Some(&packed.digest.to_string()),
                 purpose: "CONTAINER",
                 digest: Some(packed.digest),
                 purl: reference.map(|reference| image_purl(&reference, packed.digest)),
-                comment: platform,
+                comment: (!whom.is_empty()).then(|| format!("for {}", whom.join(", "))),
                 ..Package::default()
             },
         );
@@ -272,7 +276,7 @@ impl Bill<'_> {
                     inner.clone()
                 } else {
                     let inner = format!("{id}-{number}");
-                    self.image(&inner, image, known);
+                    self.image(&inner, image, target, known);
                     inner
                 };
                 self.relate(id, "CONTAINS", &inner);

@@ -7,13 +7,11 @@ use serde_json::{Value, json};
 use super::{
     Facts,
     names::{hub_uri, image_purl},
-    object, shown_base, text,
+    object, text,
 };
 use crate::{
-    base::BaseChoice,
     digest::Digest,
-    oci::Target,
-    pack::{InputBase, InputFile, RecordedOptions},
+    pack::{InputBase, InputFile},
     profile,
 };
 
@@ -66,30 +64,14 @@ pub fn statement(facts: &Facts<'_>, builder: Builder<'_>) -> String {
 
 /// What was asked for.
 fn parameters(facts: &Facts<'_>) -> Value {
-    let Facts { given, options, .. } = facts;
-    let platforms: Vec<Value> = options
-        .platforms
-        .iter()
-        .map(|one| json!({ "platform": one.platform.to_string(), "base": shown_base(&one.base) }))
-        .collect();
-    let caches: Vec<Value> = options
-        .caches
-        .caches
-        .iter()
-        .map(|cache| {
-            object([
-                ("path", Some(super::base_name(&cache.path).into())),
-                ("kind", cache.kind.map(|kind| kind.name().into())),
-                ("target", cache.target.clone().map(Value::from)),
-            ])
-        })
-        .collect();
+    let Facts { described, .. } = facts;
+    let given = facts.given();
     let profiles: Vec<&str> = match given.profiles.as_slice() {
-        [] if facts.profile().is_some() => vec![profile::DEFAULT],
+        [] if described.profile.is_some() => vec![profile::DEFAULT],
         all => all.iter().map(|profile| profile.name.as_str()).collect(),
     };
     // What an image says of the options itself; of the base it says only the kind, which `platforms` says better.
-    let mut recorded = super::json(RecordedOptions::of(options, &BaseChoice::Scratch, None));
+    let mut recorded = described.options.as_ref().and_then(super::json);
     if let Some(Value::Object(fields)) = &mut recorded {
         fields.remove("base");
         fields.retain(|_, value| !value.is_null());
@@ -97,12 +79,12 @@ fn parameters(facts: &Facts<'_>) -> Value {
     object([
         ("snapshot", Some(given.snapshot.clone().into())),
         ("revision", given.revision.clone().map(Value::from)),
-        ("platforms", Some(platforms.into())),
-        ("modelDirectory", Some(options.model_directory.absolute().into())),
-        ("layerFormat", Some(options.format.name().into())),
+        ("platforms", super::json(&given.platforms)),
+        ("modelDirectory", described.model_directory.clone().map(Value::from)),
+        ("layerFormat", described.layer_format.clone().map(Value::from)),
         ("profiles", Some(profiles.into())),
-        ("caches", Some(caches.into())),
-        ("strict", Some(options.caches.strict.into())),
+        ("caches", super::json(&given.caches)),
+        ("strict", Some(given.strict.into())),
         ("options", recorded),
     ])
 }
@@ -110,9 +92,9 @@ fn parameters(facts: &Facts<'_>) -> Value {
 /// Everything that went in.
 fn dependencies(facts: &Facts<'_>) -> Vec<Value> {
     let inputs = facts.inputs();
-    let hub = facts.repository.zip(facts.revision);
+    let hub = facts.hub();
     // An address of `hf://` would be taken for the public hub's.
-    let public = hub.filter(|_| facts.given.is_public_hub);
+    let public = hub.filter(|_| facts.given().is_public_hub);
     let mut all = Vec::new();
     if let Some((repository, revision)) = hub {
         let uri = public.map(|(repository, revision)| hub_uri(repository, revision, None));
@@ -128,14 +110,14 @@ fn dependencies(facts: &Facts<'_>) -> Vec<Value> {
         let uri = hub.map(|(repository, revision)| hub_uri(repository, revision, Some(&file.path)));
         resource(&file.path, uri, file.digest)
     }));
-    all.extend(inputs.bases.iter().filter_map(base));
-    for given in &facts.given.profiles {
+    all.extend(inputs.bases.iter().filter_map(|one| base(facts, one)));
+    for given in &facts.given().profiles {
         if let Some(digest) = given.digest {
             all.push(resource(&given.name, None, digest));
         }
     }
-    if let Some(profile) = facts.profile() {
-        all.push(resource("profile", None, Digest::of(profile.to_json().as_bytes())));
+    if let Some(profile) = facts.described.profile {
+        all.push(resource("profile", None, profile));
     }
     for cache in &inputs.caches {
         let file = |file: &InputFile| {
@@ -161,13 +143,10 @@ fn resource(name: &str, uri: Option<String>, digest: Digest) -> Value {
 }
 
 /// A base; an image whose digest is not known would say nothing.
-fn base(base: &InputBase) -> Option<Value> {
+fn base(facts: &Facts<'_>, base: &InputBase) -> Option<Value> {
     let digest = base.digest?;
-    let uri = match &base.choice {
-        BaseChoice::Image(Target::Registry(reference)) => Some(image_purl(reference, digest)),
-        _ => None,
-    };
-    let mut resource = resource(&shown_base(&base.choice), uri, digest);
+    let uri = facts.base_reference(base).map(|(reference, digest)| image_purl(&reference, digest));
+    let mut resource = resource(facts.base_name(base), uri, digest);
     resource["annotations"] = json!({ "platform": base.platform.to_string() });
     Some(resource)
 }

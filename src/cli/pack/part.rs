@@ -2,11 +2,11 @@
 
 use super::{FormatArgument, PackArguments, destinations};
 use crate::{
-    cli::{CliError, exit_code, output, plan_text::plan_text, progress::Progress},
+    cli::{CliError, exit_code, output, plan_text::plan_text, progress::Progress, provenance::told},
     hub::Outline,
     naming::Naming,
     oci::{OciError, Target},
-    pack::{PackedPart, PreparedPart},
+    pack::{Given, PackedPart, PreparedPart},
     registry::{Reference, Registry},
 };
 
@@ -14,6 +14,7 @@ use crate::{
 pub(super) fn run(
     arguments: &PackArguments,
     mut part: PreparedPart,
+    given: Option<Given>,
     outline: Option<&Outline>,
     references: &[Reference],
     open: impl Fn() -> Result<Registry, OciError>,
@@ -48,7 +49,8 @@ pub(super) fn run(
         part.take_from(&moved)?;
     }
     let destinations = destinations(&arguments.output, references, arguments.push, Naming::Move, open)?;
-    let packed = part.write(&destinations, progress)?;
+    let told = given.map(|given| told(given, part.prepared()));
+    let packed = part.write(&destinations, told, progress)?;
     progress.finish();
     report(arguments, &packed)?;
     Ok(exit_code::OK)

@@ -12,13 +12,14 @@ use crate::{
     digest::Digest,
     layer::{self, SealedLayer},
     oci::{OciError, STARCAR_PREFIX, canonical_json, descriptor},
+    pack::{Told, inputs::LayerInputs},
 };
 
 /// Type of the artifact, and of its config.
 pub const PART_TYPE: &str = "application/vnd.starcar.part.v1+json";
 /// Version of the config. What changes its meaning takes another.
 pub(crate) const FORMAT_VERSION: u32 = 1;
-/// Largest config that is read, in bytes: that of caches with 100,000 files has some 40 MiB.
+/// Largest config that is read, in bytes: that of a part with a cache of 100,000 files has some 55 MiB.
 pub(crate) const CONFIG_MAX: u64 = 64 << 20;
 
 /// Names of annotations of the manifest, behind the common prefix.
@@ -47,6 +48,19 @@ pub(crate) struct PartDocument {
     pub(crate) known_digests: BTreeMap<String, Vec<String>>,
     /// The part's layers, ascending.
     pub(crate) layers: Vec<PartLayer>,
+    /// What documents about the image tell beside all that; `None` where the part's maker did not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made_of: Option<MadeOf>,
+}
+
+/// What a worker knows of what its part was made of, and how it was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct MadeOf {
+    /// What all workers were told alike.
+    pub(crate) told: Told,
+    /// The files that went into the part's layers.
+    pub(crate) files: LayerInputs,
 }
 
 /// A layer of a part.
@@ -86,6 +100,7 @@ pub(crate) struct PartLabel {
 pub(crate) struct PartVersions {
     pub(crate) format_version: u32,
     pub(crate) starcar_version: String,
+    pub(crate) part: Part,
 }
 
 /// The documents of a part, ready to be stored.

@@ -19,12 +19,12 @@ pub use self::{
     number::{PARTS_MAX, Part},
 };
 pub(crate) use self::{
-    document::{CONFIG_MAX, FORMAT_VERSION, PartDocument, PartLabel, PartLayer, PartVersions},
+    document::{CONFIG_MAX, FORMAT_VERSION, MadeOf, PartDocument, PartLabel, PartLayer, PartVersions},
     facts::{FileFacts, PartPlan},
     number::stem,
 };
 use super::{
-    Destination, PackError, PackedLayer, Prepared,
+    Destination, PackError, PackedLayer, Prepared, Told,
     blueprint::LayerFacts,
     image::packed_layer,
     seal_layers,
@@ -158,13 +158,14 @@ impl PreparedPart {
     }
 
     /// Seals the part's layers and brings them to all `destinations`, each of which then has the part under a tag of its
-    /// own beside that of the image.
+    /// own beside that of the image. The part tells what was `told`, for documents about the image.
     ///
     /// # Errors
     /// See [`PackError`].
     pub fn write(
         &self,
         destinations: &[Destination],
+        told: Option<Told>,
         observer: &dyn Observer,
     ) -> Result<PackedPart, PackError> {
         let prepared = &self.prepared;
@@ -194,6 +195,8 @@ impl PreparedPart {
         observer.hashing(prepared.payload());
         let sealed =
             seal_layers::seal_layers(&prepared.layers, &prepared.options, &prepared.spool, keep, observer)?;
+        let files =
+            prepared.layer_inputs(self.indices.iter().copied(), self.plan.image.layers.len(), &sealed);
         let mut document = PartDocument {
             format_version: FORMAT_VERSION,
             starcar_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -208,6 +211,7 @@ impl PreparedPart {
                 .zip(&sealed)
                 .map(|(index, layer)| PartLayer::of(*index, layer))
                 .collect(),
+            made_of: told.map(|told| MadeOf { told, files }),
         };
         let mut first = None;
         for destination in destinations {
