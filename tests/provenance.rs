@@ -324,7 +324,11 @@ fn what_cannot_be_written_is_refused_first_or_told_with_the_digest() {
     let again = place.text("./same.json");
     for (arguments, word) in [
         (&["--provenance", directory.as_str()][..], "is no directory"),
-        (&["--sbom", place.0.path().to_str().unwrap()], "is no regular file"),
+        (&["--sbom", place.0.path().to_str().unwrap()], "is a directory"),
+        // Nobody may write there, not even root.
+        (&["--provenance", "/proc/provenance.json"], "no file can be made in /proc"),
+        (&["--metadata-file", "/proc/metadata.json"], "no file can be made in /proc"),
+        (&["--metadata-file", "/proc"], "is a directory"),
         (&["--sbom", "/dev/null"], "is no regular file"),
         (&["--provenance", &same, "--sbom", &same], "the same file"),
         (&["--provenance", &same, "--sbom", &again], "the same file"),
@@ -340,10 +344,10 @@ fn what_cannot_be_written_is_refused_first_or_told_with_the_digest() {
         assert!(run.stderr.contains(word), "{arguments:?}: {}", run.stderr);
         assert!(!place.path("out").exists() && !place.path("same.json").exists());
     }
-    // The image is there and its digest told. Nobody may write there, not even root.
-    let run = pack(&["--provenance", "/proc/provenance.json"]);
+    // One that fails takes neither the digest along nor the others.
+    let run = pack(&["--metadata-file", "/dev/full", "--provenance", &same]);
     assert_eq!(run.code, 1, "{}", run.stderr);
     assert!(run.stdout.starts_with("sha256:"), "{}", run.stdout);
-    assert!(run.stderr.contains("cannot write /proc/provenance.json"), "{}", run.stderr);
-    assert!(place.path("out/index.json").exists());
+    assert!(run.stderr.contains("cannot write /dev/full"), "{}", run.stderr);
+    assert!(place.path("out/index.json").exists() && place.path("same.json").exists());
 }

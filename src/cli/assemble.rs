@@ -88,8 +88,8 @@ pub(super) fn run(arguments: &AssembleArguments) -> Result<u8, CliError> {
     if arguments.output.is_empty() && !arguments.push {
         return Err(usage("nowhere to put the image: add --output oci:DIR, or --tag REFERENCE --push"));
     }
-    check_outputs(&arguments.output, &arguments.result)?;
-    arguments.provenance.check(arguments.result.metadata_file.as_deref())?;
+    check_outputs(&arguments.output)?;
+    arguments.provenance.check(arguments.result.metadata_file.as_deref(), &arguments.output)?;
     let progress = Progress::new(&arguments.progress);
     let client = OnceCell::new();
     let open = || match client.get() {
@@ -113,10 +113,11 @@ pub(super) fn run(arguments: &AssembleArguments) -> Result<u8, CliError> {
     if !arguments.progress.quiet {
         say_caches(&destinations, &assembled.packed);
     }
-    report(&arguments.result, &arguments.tag, &assembled.packed)?;
-    if let Some((told, described)) = &assembled.told {
-        arguments.provenance.write(told, described, &assembled.packed, &destinations)?;
-    }
+    let reported = report(&arguments.result, &arguments.tag, &assembled.packed);
+    let documented = assembled.told.as_ref().map_or(Ok(()), |(told, described)| {
+        arguments.provenance.write(told, described, &assembled.packed, &destinations)
+    });
+    reported.and(documented)?;
     let code = if arguments.verify {
         verify_packed(&destinations, &assembled.packed, open, arguments.progress.quiet)?
     } else {

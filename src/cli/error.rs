@@ -152,10 +152,6 @@ impl CliError {
         Self::Output { what: "to standard output".to_owned(), cause }
     }
 
-    pub(super) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output { cause, .. } if cause.kind() == io::ErrorKind::BrokenPipe)
-    }
-
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_)

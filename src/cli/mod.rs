@@ -30,6 +30,7 @@ mod registry_arguments;
 mod replay;
 mod report;
 mod verify;
+mod written_files;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -140,8 +141,6 @@ fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        // Whoever reads our output has seen enough.
-        Err(error) if error.is_broken_pipe() => ExitCode::from(exit_code::OK),
         Err(error) => {
             output::error(&error, error.hint());
             ExitCode::from(error.exit_code())

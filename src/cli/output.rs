@@ -10,13 +10,19 @@ use std::{
 use super::CliError;
 
 /// Writes data to standard output.
+///
+/// That whoever reads it has seen enough is no failure: what is still to be done is done, and the command's own answer
+/// stays its exit code.
 pub(super) fn data(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    stdout
+    let written = stdout
         .write_all(text.as_bytes())
         .and_then(|()| if text.ends_with('\n') { Ok(()) } else { stdout.write_all(b"\n") })
-        .and_then(|()| stdout.flush())
-        .map_err(CliError::stdout)
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(CliError::stdout),
+    }
 }
 
 /// Writes a document to standard output as JSON.

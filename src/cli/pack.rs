@@ -2,12 +2,7 @@
 
 mod part;
 
-use std::{
-    cell::OnceCell,
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{cell::OnceCell, collections::BTreeSet, path::PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -23,6 +18,7 @@ use super::{
     progress::Progress,
     provenance::{ProvenanceArguments, told},
     verify::verify_packed,
+    written_files,
 };
 use crate::{
     attach::attach_profile,
@@ -88,6 +84,18 @@ pub(super) struct ResultArguments {
     format: FormatArgument,
 }
 
+impl ResultArguments {
+    /// Writes the file and prints the result: the digest of what is there must be known even where the file cannot be written.
+    pub(super) fn tell(&self, text: &str, json: &str) -> Result<(), CliError> {
+        let written = self.metadata_file.as_deref().map_or(Ok(()), |path| written_files::write(path, json));
+        let printed = output::data(match self.format {
+            FormatArgument::Text => text,
+            FormatArgument::Json => json,
+        });
+        written.and(printed)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FormatArgument {
     Text,
@@ -106,7 +114,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     }
     let reference = references.first();
     check_destinations(arguments, reference)?;
-    arguments.provenance.check(arguments.result.metadata_file.as_deref())?;
+    arguments.provenance.check(arguments.result.metadata_file.as_deref(), &arguments.output)?;
     if arguments.part.is_some() && arguments.naming.is_no_clobber() {
         return Err(CliError::Usage(
             "--part goes not with --no-clobber: a part replaces an earlier part; give it to `starcar assemble`".to_owned(),
@@ -155,11 +163,12 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     if !arguments.progress.quiet {
         say_caches(&destinations, &packed);
     }
-    report(&arguments.result, &arguments.tag, &packed)?;
-    if let Some(given) = given {
+    let reported = report(&arguments.result, &arguments.tag, &packed);
+    let documented = given.map_or(Ok(()), |given| {
         let told = told(given, &prepared);
-        arguments.provenance.write(&told, &prepared.described(), &packed, &destinations)?;
-    }
+        arguments.provenance.write(&told, &prepared.described(), &packed, &destinations)
+    });
+    reported.and(documented)?;
     if arguments.verify {
         return verify_packed(&destinations, &packed, open, arguments.progress.quiet);
     }
@@ -304,22 +313,13 @@ pub(super) fn report(result: &ResultArguments, tags: &[String], packed: &Packed)
         text.push('\n');
         Ok(text)
     };
-    if let Some(path) = &result.metadata_file {
-        fs::write(path, as_json()?)
-            .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
-    }
-    match result.format {
-        FormatArgument::Text => {
-            let mut lines: Vec<String> = packed
-                .variants
-                .iter()
-                .map(|variant| format!("{} {}", variant.target, variant.image.digest))
-                .collect();
-            lines.push(packed.digest.to_string());
-            output::data(&lines.join("\n"))
-        }
-        FormatArgument::Json => output::data(&as_json()?),
-    }
+    let mut lines: Vec<String> = packed
+        .variants
+        .iter()
+        .map(|variant| format!("{} {}", variant.target, variant.image.digest))
+        .collect();
+    lines.push(packed.digest.to_string());
+    result.tell(&lines.join("\n"), &as_json()?)
 }
 
 fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) -> Result<(), CliError> {
@@ -337,7 +337,7 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
             "--dry-run prints the plan as text and writes no file; `starcar plan --format json` prints it as JSON",
         );
     }
-    check_outputs(&arguments.output, &arguments.result)?;
+    check_outputs(&arguments.output)?;
     let is_latest = arguments.naming.naming() != Naming::Digest
         && reference.is_some_and(|reference| matches!(reference.tag(), None | Some("latest")));
     if arguments.push && is_latest && !arguments.progress.quiet {
@@ -349,7 +349,7 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
 }
 
 /// Makes sure that outputs can be written: hours of packing should not end in a name that cannot.
-pub(super) fn check_outputs(outputs: &[Target], result: &ResultArguments) -> Result<(), CliError> {
+pub(super) fn check_outputs(outputs: &[Target]) -> Result<(), CliError> {
     let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
     let layouts = outputs.iter().filter(|target| matches!(target, Target::Layout { .. })).count();
     if layouts > 1 {
@@ -368,10 +368,6 @@ pub(super) fn check_outputs(outputs: &[Target], result: &ResultArguments) -> Res
             }
             _ => {}
         }
-    }
-    let parent = result.metadata_file.as_deref().and_then(Path::parent);
-    if let Some(parent) = parent.filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        return Err(CliError::Usage(format!("--metadata-file: {} is no directory", parent.display())));
     }
     for target in outputs {
         let Target::Archive { path, .. } = target else { continue };

@@ -1,7 +1,6 @@
 //! `--provenance` and `--sbom` of `starcar pack` and `starcar assemble`: what is recorded of the arguments, and when the documents are written.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::Read as _,
     path::{Path, PathBuf},
@@ -9,12 +8,11 @@ use std::{
 
 use clap::Args;
 
-use super::CliError;
+use super::{CliError, written_files};
 use crate::{
     naming::Naming,
-    oci::{DEFAULT_TAG, variant_tag},
+    oci::{DEFAULT_TAG, Target, variant_tag},
     pack::{Described, Destination, Given, Packed, Prepared, Told},
-    profile::{directory_of, write_whole},
     provenance::{BUILDER_UNKNOWN, Builder, Facts, Licence, Published, base_name, sbom, statement},
 };
 
@@ -75,34 +73,23 @@ impl ProvenanceArguments {
 
     /// Makes sure that the documents can be written: hours of packing should not end in a name that cannot be. Nor must
     /// they, and the file that tells of the result, replace each other.
-    pub(super) fn check(&self, metadata_file: Option<&Path>) -> Result<(), CliError> {
-        for (option, path) in [("--provenance", &self.provenance), ("--sbom", &self.sbom)] {
-            let Some(path) = path else { continue };
-            let wrong = |reason: String| Err(CliError::Usage(format!("{option}: {reason}")));
-            let directory = directory_of(path);
-            if !directory.is_dir() {
-                return wrong(format!("{} is no directory", directory.display()));
-            }
-            if path.file_name().is_none() || path.exists() && !path.is_file() {
-                return wrong(format!(
-                    "{} is no regular file, and another cannot be written whole",
+    pub(super) fn check(&self, metadata_file: Option<&Path>, outputs: &[Target]) -> Result<(), CliError> {
+        let documents = [("--provenance", self.provenance.as_deref()), ("--sbom", self.sbom.as_deref())];
+        for (option, path) in documents {
+            if let Some(path) = path.filter(|path| path.exists() && !path.is_file() && !path.is_dir()) {
+                return Err(CliError::Usage(format!(
+                    "{option}: {} is no regular file, and another cannot be written whole",
                     path.display()
-                ));
+                )));
             }
         }
-        let named = [
-            ("--provenance", self.provenance.as_deref()),
-            ("--sbom", self.sbom.as_deref()),
-            ("--metadata-file", metadata_file),
-        ];
-        let mut options: BTreeMap<PathBuf, &str> = BTreeMap::new();
-        for (option, path) in named {
-            let Some(path) = path else { continue };
-            if let Some(first) = options.insert(real(path), option) {
-                return Err(CliError::Usage(format!("{first} and {option} name the same file")));
-            }
+        let documents = documents.into_iter().chain([("--metadata-file", metadata_file)]);
+        let mut named: Vec<(&str, PathBuf)> = outputs.iter().flat_map(files_of).collect();
+        for (option, path) in documents {
+            written_files::check_writable(option, path)?;
+            named.extend(path.map(|path| (option, path.to_owned())));
         }
-        Ok(())
+        written_files::apart(&named)
     }
 
     /// Writes the documents about an image that has its names.
@@ -117,10 +104,10 @@ impl ProvenanceArguments {
         let facts = Facts { told, described, packed, published: &published };
         if let Some(path) = &self.provenance {
             let builder = Builder { id: &self.builder_id, invocation: self.invocation_id.as_deref() };
-            write(path, &statement(&facts, builder))?;
+            written_files::write(path, &statement(&facts, builder))?;
         }
         if let Some(path) = &self.sbom {
-            write(path, &sbom(&facts))?;
+            written_files::write(path, &sbom(&facts))?;
         }
         Ok(())
     }
@@ -139,15 +126,14 @@ pub(super) fn is_public_hub() -> bool {
     matches!(endpoint.trim().trim_end_matches('/'), "" | PUBLIC_HUB)
 }
 
-/// A file's path, however it is written: that of its directory without links, and its name.
-fn real(path: &Path) -> PathBuf {
-    let directory = directory_of(path).canonicalize().unwrap_or_else(|_| directory_of(path).to_owned());
-    directory.join(path.file_name().unwrap_or_default())
-}
-
-/// Writes a file whole or not at all.
-fn write(path: &Path, text: &str) -> Result<(), CliError> {
-    write_whole(path, text).map_err(|cause| CliError::Output { what: path.display().to_string(), cause })
+/// The files by which an image on disk is found, with the option that names them.
+fn files_of(output: &Target) -> Vec<(&'static str, PathBuf)> {
+    let files = match output {
+        Target::Layout { path, .. } => ["index.json", "oci-layout"].map(|name| path.join(name)).to_vec(),
+        Target::Archive { path, .. } => vec![path.clone()],
+        Target::Registry(_) => Vec::new(),
+    };
+    files.into_iter().map(|path| ("--output", path)).collect()
 }
 
 /// The beginning of a model card; `None` where there is none that can be read.

@@ -22,22 +22,21 @@ GIB = 1 << 30
 # The peak that getrusage tells includes what the process was before exec: start from a small one, not from pytest.
 MEASURE = """
 import json, resource, subprocess, sys
-done = subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-print(json.dumps({"status": done.returncode, "stdout": done.stdout, "peak": peak}))
+print(json.dumps({"status": done.returncode, "peak": peak}))
 """
 
 
-def peak_memory(*arguments, env):
+def peak_memory(*arguments, env, stdin=subprocess.DEVNULL):
     """Run starcar; returns its largest resident set in bytes."""
     done = subprocess.run(
         [sys.executable, "-S", "-E", "-c", MEASURE, STARCAR, *map(str, arguments)],
-        env=clean_env(env), text=True, capture_output=True, timeout=1200,
+        env=clean_env(env), stdin=stdin, text=True, capture_output=True, timeout=1200,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["status"] == 0, done.stderr
-    assert "sha256:" in said["stdout"]
     return said["peak"]
 
 

@@ -2,7 +2,6 @@
 logs; the JSON Schema."""
 
 import json
-import os
 import subprocess
 
 import jsonschema
@@ -12,6 +11,8 @@ from consumers import image
 from consumers.proc import run
 
 from conftest import TOP
+from model_files import MIB
+from test_memory import peak_memory
 
 # Neither the order of names nor that in which a layer has them.
 ORDER = [
@@ -224,12 +225,9 @@ def test_memory_of_a_log_of_ten_million_lines(starcar, measured, tmp_path):
     )
     out = tmp_path / "out.json"
     writer = subprocess.Popen(["/usr/bin/python3", "-c", script], stdout=subprocess.PIPE)
-    reader = subprocess.Popen([starcar.binary, "profile", "import", "-", "-o", out], stdin=writer.stdout)
+    peak = peak_memory("profile", "import", "-", "-o", out, env={}, stdin=writer.stdout)
     writer.stdout.close()
-    _, status, usage = os.wait4(reader.pid, 0)
-    reader.returncode = os.waitstatus_to_exitcode(status)
-    assert (reader.returncode, writer.wait()) == (0, 0)
-    peak = usage.ru_maxrss
-    measured(f"10,000,000 lines: {peak >> 10} MiB")
-    assert peak < 500 << 10
+    assert writer.wait() == 0
+    measured(f"10,000,000 lines: {peak / MIB:.1f} MiB")
+    assert peak < 500 * MIB
     starcar("profile", "show", out, "-o", tmp_path / "out.svg")

@@ -1,6 +1,6 @@
 //! `starcar pack --part`
 
-use super::{FormatArgument, PackArguments, destinations};
+use super::{PackArguments, destinations};
 use crate::{
     cli::{CliError, exit_code, output, plan_text::plan_text, progress::Progress, provenance::told},
     hub::Outline,
@@ -57,17 +57,7 @@ pub(super) fn run(
 }
 
 fn report(arguments: &PackArguments, packed: &PackedPart) -> Result<(), CliError> {
-    let as_json = || -> Result<String, CliError> {
-        serde_json::to_string_pretty(packed)
-            .map(|text| text + "\n")
-            .map_err(|error| CliError::Output { what: "metadata".to_owned(), cause: error.into() })
-    };
-    if let Some(path) = &arguments.result.metadata_file {
-        std::fs::write(path, as_json()?)
-            .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
-    }
-    match arguments.result.format {
-        FormatArgument::Text => output::data(&packed.digest.to_string()),
-        FormatArgument::Json => output::data(&as_json()?),
-    }
+    let json = serde_json::to_string_pretty(packed)
+        .map_err(|error| CliError::Output { what: "metadata".to_owned(), cause: error.into() })?;
+    arguments.result.tell(&packed.digest.to_string(), &(json + "\n"))
 }

@@ -40,6 +40,7 @@ enum ToArgument {
 }
 
 pub(super) fn run(arguments: &ExportArguments) -> Result<(), CliError> {
+    files::spare(&arguments.profile, arguments.output.as_deref())?;
     let profile = files::load(&arguments.profile)?;
     let snapshot = arguments.snapshot.as_deref().map(files::snapshot_files).transpose()?;
     let snapshot = snapshot.as_deref().map(files::borrowed);

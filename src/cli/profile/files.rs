@@ -7,7 +7,10 @@ use std::{
 };
 
 use crate::{
-    cli::{CliError, ProgressArguments, ProgressChoice, hub, image_arguments::open_profile, output},
+    cli::{
+        CliError, ProgressArguments, ProgressChoice, hub, image_arguments::open_profile, output,
+        written_files,
+    },
     hub::HubOptions,
     pack::PackError,
     profile::{BYTES_MAX, Profile, ProfileError, Tree, write_whole},
@@ -55,6 +58,11 @@ pub(super) fn save(profile: &Profile, to: Option<&Path>) -> Result<(), CliError>
         return Err(ProfileError::TooLarge { name, reason }.into());
     }
     write(&text, to)
+}
+
+/// Fails where a command would replace the file that it reads.
+pub(super) fn spare(read: &str, to: Option<&Path>) -> Result<(), CliError> {
+    written_files::spare("--output", to, [("which is read", Path::new(read))])
 }
 
 /// Writes to a file, whole or not at all, or to standard output.

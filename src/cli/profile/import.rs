@@ -58,6 +58,7 @@ enum FromArgument {
 }
 
 pub(super) fn run(arguments: &ImportArguments) -> Result<(), CliError> {
+    files::spare(&arguments.recording, arguments.output.as_deref())?;
     let model = arguments.root.iter().map(|directory| Root::new(directory, Tree::Model));
     let caches =
         arguments.cache.iter().map(|(name, directory)| Root::new(directory, Tree::Cache(name.clone())));

@@ -44,6 +44,7 @@ enum FormatArgument {
 }
 
 pub(super) fn run(arguments: &ShowArguments) -> Result<(), CliError> {
+    files::spare(&arguments.profile, arguments.output.as_deref())?;
     let mut profile = files::load(&arguments.profile)?;
     let snapshot = arguments.snapshot.as_deref().map(files::snapshot_files).transpose()?;
     let mut sizes: HashMap<&str, u64> = HashMap::new();

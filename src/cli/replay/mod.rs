@@ -2,7 +2,7 @@
 
 mod text;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
@@ -12,12 +12,12 @@ use super::{
     CliError, RegistryArguments, exit_code,
     image_arguments::{FROM_IMAGE, attached, open_profile},
     output::{self, size},
-    parse,
+    parse, written_files,
 };
 use crate::{
     oci::{self, Platform, RegistryImage, Target},
     pack::ModelDirectory,
-    profile::{Profile, merge, write_whole},
+    profile::{Profile, merge},
     replay::{NodeSettings, Replay, ReplayImage, ReplayOptions, replay, timeline},
 };
 
@@ -187,6 +187,8 @@ fn number(count: u64) -> f64 {
 }
 
 pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
+    let read = arguments.profile.iter().map(|profile| ("a profile that is read", Path::new(profile)));
+    written_files::spare("--timeline", arguments.timeline.as_deref(), read)?;
     let mut profiles: Vec<Profile> = Vec::new();
     for name in &arguments.profile {
         match name.strip_prefix(FROM_IMAGE) {
@@ -211,8 +213,7 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
     let first = play(&arguments.image, &profile, &options, arguments)?;
     if let Some(path) = &arguments.timeline {
         let title = format!("A start from {}", first.image);
-        write_whole(path, &timeline(&title, &first))
-            .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
+        written_files::write(path, &timeline(&title, &first))?;
     }
     // Limits are for the first.
     let options = ReplayOptions { max_seconds: None, ..options };

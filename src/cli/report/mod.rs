@@ -4,17 +4,14 @@ mod text;
 
 use std::{
     collections::{HashMap, HashSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use clap::{Args, ValueEnum};
 
 use self::text::{markdown, report_text, side_by_side};
-use super::{CliError, exit_code, output, parse};
-use crate::{
-    profile::write_whole,
-    report::{CacheUse, PhaseName, Report, ReportOptions, Run, RunLogs, Starts, picture, report},
-};
+use super::{CliError, exit_code, output, parse, written_files};
+use crate::report::{CacheUse, PhaseName, Report, ReportOptions, Run, RunLogs, Starts, picture, report};
 
 /// Tell from an engine's logs how long each phase of its start took, and what changed between starts
 ///
@@ -115,6 +112,8 @@ pub(super) fn run(arguments: &ReportArguments) -> Result<u8, CliError> {
     if stdin > 1 {
         return Err(CliError::Usage("only one log can come from standard input".to_owned()));
     }
+    let logs = runs.iter().flat_map(|run| &run.logs).map(|log| ("a log that is read", log.as_path()));
+    written_files::spare("--output", arguments.output.as_deref(), logs)?;
     let options = ReportOptions { starts: arguments.start, image: arguments.image.clone() };
     let mut report = report(&runs, &options)?;
     tell_apart(&mut report);
@@ -127,14 +126,7 @@ pub(super) fn run(arguments: &ReportArguments) -> Result<u8, CliError> {
         FormatArgument::Html => picture::html(&title, &report, &side_by_side(&report)),
         FormatArgument::Markdown => markdown(&title, &report),
     };
-    match arguments.output.as_deref().filter(|path| *path != Path::new("-")) {
-        None => output::data(&text)?,
-        Some(path) => {
-            let whole = if text.ends_with('\n') { text } else { format!("{text}\n") };
-            write_whole(path, &whole)
-                .map_err(|cause| CliError::Output { what: path.display().to_string(), cause })?;
-        }
-    }
+    written_files::write_or_print(arguments.output.as_deref(), &text)?;
     Ok(gate(&report, &arguments.max_seconds))
 }
 

@@ -27,8 +27,8 @@ pub(super) fn text(options: &ConfigOptions) -> String {
     text.push_str(
         "\n[storage.options.pull_options]\n\
          # Of zstd:chunked layers (`starcar pack --consumer containers-storage`), only files that the node lacks are pulled: the\n\
-         # second model with the same shards brings only the rest. Nothing is mounted before it is there. X
-         # podman 4.3, which ignores owners.\n\
+         # second model with the same shards brings only the rest. Nothing is mounted before it is there. Leave it\n\
+         # off with podman 4.3, which ignores owners.\n\
          enable_partial_images = \"true\"\n",
     );
     text
