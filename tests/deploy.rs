@@ -91,10 +91,11 @@ fn deploy(image: &str, arguments: &[&str]) -> Run {
     starcar(&[&["deploy", image], name, arguments].concat())
 }
 
-/// What is printed, with nothing to warn of.
+/// What is printed, with nothing to warn of but that caches tell of no vLLM.
 fn printed(image: &str, arguments: &[&str]) -> String {
     let run = deploy(image, arguments);
-    assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{arguments:?}");
+    let mut said = run.stderr.lines().filter(|line| !line.contains("nothing tells with which vLLM"));
+    assert_eq!((run.code, said.next()), (0, None), "{arguments:?}");
     run.stdout
 }
 

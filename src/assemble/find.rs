@@ -51,7 +51,8 @@ pub(super) fn find(
     open: Open<'_>,
 ) -> Result<Found, AssembleError> {
     let named: Vec<Somewhere> = sources.iter().map(somewhere).collect();
-    let places = if named.is_empty() { nearest(destinations) } else { named };
+    let are_named = !named.is_empty();
+    let places = if are_named { named } else { nearest(destinations) };
     let describe = |place: &Somewhere| match place {
         Somewhere::Layout(path, None) => format!("oci:{}", path.display()),
         Somewhere::Layout(path, Some(tag)) => format!("oci:{}:{tag}", path.display()),
@@ -71,6 +72,8 @@ pub(super) fn find(
             break;
         }
         match place {
+            // A layout that nobody has begun has no parts. One that is named and not there was mistyped.
+            Somewhere::Layout(path, _) if !are_named && !path.exists() => {}
             Somewhere::Layout(path, tag) => found.in_layout(path, tag.as_deref(), count)?,
             Somewhere::Registry(reference) => found.in_registry(&open()?, reference, count)?,
             Somewhere::One(target) => {
@@ -142,12 +145,7 @@ impl Found {
 
     fn in_layout(&mut self, path: &Path, tag: Option<&str>, count: Option<u16>) -> Result<(), AssembleError> {
         let place = || format!("oci:{}", path.display());
-        // A layout that nobody has begun has no parts.
-        let all = match Layout::open(path) {
-            Ok(layout) => tags(&layout)?,
-            Err(OciError::NotALayout { .. }) if !path.exists() => Vec::new(),
-            Err(error) => return Err(error.into()),
-        };
+        let all = tags(&Layout::open(path)?)?;
         let parts = all.iter().filter_map(|text| Some((text, Part::of_tag(text)?)));
         let wanted = tag.map(stem);
         let parts: Vec<(&String, &str, Part)> = parts

@@ -100,7 +100,7 @@ struct EngineArguments {
     #[arg(long, value_enum, default_value_t = LoadArgument::Auto)]
     load: LoadArgument,
     /// With --as inferenceservice: a `ServingRuntime` of the cluster, instead of an engine's container
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["engine_image", "engine_command"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["engine", "engine_image", "engine_command"])]
     runtime: Option<String>,
     /// The model format by which the runtime is known [default: huggingface or vLLM, by the runtime's name]
     #[arg(long, value_name = "NAME", requires = "runtime")]

@@ -11,7 +11,7 @@ use crate::{
     hub::HubError,
     layer::LayerError,
     oci::OciError,
-    pack::PackError,
+    pack::{PART_TYPE, PackError},
     profile::{ProfileError, record::RecordError},
     registry::RegistryError,
     replay::ReplayError,
@@ -223,6 +223,9 @@ impl CliError {
                 "--base takes any image instead of {BASE_DEFAULT}, a static busybox (--base /bin/busybox), \
                  or `scratch`, which is enough where the image is mounted as a volume"
             )),
+            Self::Oci(OciError::NotAnImage { kind, .. }) if kind == PART_TYPE => {
+                Some("it is a part of an image: `starcar assemble` makes the image of all its parts".to_owned())
+            }
             Self::Oci(OciError::NoSuchPlatform { .. })
             | Self::Replay(ReplayError::Image(OciError::NoSuchPlatform { .. })) => {
                 Some("--platform OS/ARCH takes one of those that there are".to_owned())

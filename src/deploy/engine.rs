@@ -193,6 +193,9 @@ fn default_image(
                     odd.escape_debug()
                 ));
             }
+            if told.is_none() {
+                guessed("vLLM", VLLM_DEFAULT, facts, warnings);
+            }
             let version = told.filter(is_release).unwrap_or(VLLM_DEFAULT);
             let is_before = |first: Version| version.parse().is_ok_and(|version: Version| version < first);
             Ok(match (is_rocm, gpus, is_arm) {
@@ -214,11 +217,28 @@ fn default_image(
             "SGLang's images for processors and for AMD's GPUs are named by hardware: name one with --engine-image"
                 .to_owned(),
         )),
-        EngineKind::Sglang => Ok((format!("docker.io/lmsysorg/sglang:v{SGLANG_DEFAULT}"), BOTH)),
+        EngineKind::Sglang => {
+            guessed("SGLang", SGLANG_DEFAULT, facts, warnings);
+            Ok((format!("docker.io/lmsysorg/sglang:v{SGLANG_DEFAULT}"), BOTH))
+        }
         EngineKind::Custom => {
             Err(DeployError::Usage("--engine custom needs its image: add --engine-image IMAGE".to_owned()))
         }
     }
+}
+
+/// Warns that nothing tells which engine the caches are from: another one compiles again.
+fn guessed(engine: &str, version: &str, facts: &Facts, warnings: &mut Vec<String>) {
+    if facts.caches.is_empty() {
+        return;
+    }
+    let torch = facts.agreed(Attribute::Torch).filter(|version| version.len() <= 32);
+    let torch =
+        torch.map(|version| format!(" (they are of torch {})", version.escape_debug())).unwrap_or_default();
+    warnings.push(format!(
+        "nothing tells with which {engine} the caches were made{torch}, and {version} is a guess: another one does not use \
+         them and compiles again; name the image that made them with --engine-image"
+    ));
 }
 
 /// vLLM's version: what the tag of its own images says, else that of the caches, which no other uses.

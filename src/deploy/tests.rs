@@ -210,6 +210,19 @@ fn an_unreleased_engine_is_asked_for() {
 }
 
 #[test]
+fn a_guessed_engine_is_told_beside_caches() {
+    let torch = [(Attribute::Torch, "2.9.1+cu128")];
+    let facts = Facts { caches: vec![cache(Kind::Triton, "/tmp/compile-cache/triton", &torch)], ..facts() };
+    for engine in [EngineKind::Vllm, EngineKind::Sglang] {
+        let mut options = Options { engine, ..options(ObjectKind::Deployment) };
+        let said = warnings(&facts, &options).join("\n");
+        assert!(said.contains("of torch 2.9.1+cu128") && said.contains("--engine-image"), "{said}");
+        options.settings.engine_image = Some("registry.example.com/engine:1".to_owned());
+        assert_eq!(warnings(&facts, &options), [""; 0]);
+    }
+}
+
+#[test]
 fn volumes_hide_nothing_that_is_needed() {
     let mounts = |records: Vec<CacheRecord>, at: Option<&str>| {
         let facts = Facts { caches: records, ..facts() };

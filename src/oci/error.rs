@@ -120,6 +120,14 @@ pub enum OciError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A manifest that is no image's.
+    #[error("{place} is no image, but an artifact of type {kind}")]
+    NotAnImage {
+        /// The name.
+        place: String,
+        /// The manifest's `artifactType`.
+        kind: String,
+    },
     /// A registry could not do its part.
     #[error(transparent)]
     Registry(#[from] RegistryError),

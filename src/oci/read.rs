@@ -133,7 +133,10 @@ pub fn read_image(source: &dyn ImageSource, platform: &Platform) -> Result<ReadI
     let manifest: ImageManifest = parse(&manifest_bytes, "manifest", &place)?;
     let config_digest = digest_of(manifest.config(), &place)?;
     let config_bytes = read_document(source, config_digest, manifest.config().size())?;
-    let config = parse(&config_bytes, "config", &place)?;
+    let config = parse(&config_bytes, "config", &place).map_err(|error| match manifest.artifact_type() {
+        Some(kind) => OciError::NotAnImage { place, kind: kind.to_string() },
+        None => error,
+    })?;
     Ok(ReadImage { digest, manifest_bytes, manifest, config_bytes, config })
 }
 

@@ -89,7 +89,11 @@ fn files_of_two_versions_are_read_as_the_release_reads_them() {
         for (containerd, codes) in expected {
             let checked = check(containerd, main, drop_in);
             let found = checked.codes();
-            assert_eq!(found, BTreeSet::from_iter(codes.iter().copied()), "{containerd}\n{main}\n{drop_in}");
+            assert_eq!(
+                found,
+                codes.iter().copied().collect::<BTreeSet<_>>(),
+                "{containerd}\n{main}\n{drop_in}"
+            );
             assert_eq!(checked.unknown(), [""; 0]);
         }
     }

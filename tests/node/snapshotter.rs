@@ -2,7 +2,7 @@
 
 use std::{io::Write, thread};
 
-use crate::harness::{Case, Node, SNAPSHOTTER, SNAPSHOTTER_SOCKET, try_all};
+use crate::harness::{Case, SNAPSHOTTER, SNAPSHOTTER_SOCKET, try_all};
 
 #[test]
 fn what_the_kernel_lacks_is_found() {

@@ -63,6 +63,27 @@ fn what_is_missing_or_of_another_plan_is_named() {
         assert!(run.stderr.contains(parts) && run.stderr.contains(said), "{}", run.stderr);
         assert!(run.stderr.contains("hint: `starcar pack SNAPSHOT … --part 2/4`"), "{}", run.stderr);
     }
+    // A source that was mistyped.
+    let nowhere = place.oci("nowhere");
+    let run = starcar(&["assemble", &to, &nowhere, "-o", &place.oci("out")]);
+    assert_eq!(run.code, 5);
+    let said = format!("{} is not an OCI layout", place.path("nowhere").display());
+    assert!(run.stderr.contains(&said), "{}", run.stderr);
+    // What takes images takes no part for one.
+    let part = format!("{to}.part-1-of-4");
+    for arguments in [
+        &["inspect", part.as_str()][..],
+        &["deploy", &part, "--as", "deployment", "--image", "registry.example.com/m:v1"],
+        &["cache", "env", &part],
+    ] {
+        let run = starcar(arguments);
+        assert_eq!(run.code, 5, "{}", run.stderr);
+        assert!(
+            run.stderr.contains("is no image") && run.stderr.contains("starcar assemble"),
+            "{}",
+            run.stderr
+        );
+    }
     // A cache bears its files' times.
     let caches = place.caches();
     let caches = strings(&caches);

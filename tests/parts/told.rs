@@ -153,7 +153,7 @@ fn caches_are_said_of_images_that_are_there() {
     ] {
         let pack = ["pack", &model, "--base", "scratch"];
         let run = done(starcar(&[&pack[..], &strings(&caches), &to].concat()));
-        let digests = run.stdout.lines().filter_map(|line| line.split_once(" "));
+        let digests = run.stdout.lines().filter_map(|line| line.split_once(' '));
         let of_digests = digests.map(|(_, digest)| format!("{name}@{digest}"));
         let expected = if expected.is_empty() { of_digests.collect() } else { expected };
         assert_eq!(expected.len(), 2);

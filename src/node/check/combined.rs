@@ -143,7 +143,7 @@ fn merge_file(base: &mut Table, later: Table, way: Way) {
                 merge(base, later, 0);
             }
             ("plugins" | "proxy_plugins", Some(Value::Table(base)), Value::Table(later)) => {
-                base.extend(later)
+                base.extend(later);
             }
             (_, _, value) => {
                 base.insert(name, value);
