@@ -229,6 +229,79 @@ fn damage_is_refused_and_leaves_no_image() {
     }
 }
 
+/// What packing a snapshot into itself gives, run by run.
+fn packed_into_itself(model: &Path, outputs: &[&str]) -> Vec<(String, String)> {
+    let digest = |output: &&str| {
+        let run = pack(&[model.to_str().unwrap(), "--base", "scratch", "-o", output]);
+        assert_eq!(run.code, 0, "{output}: {}", run.stderr);
+        (run.stdout.trim_end().to_owned(), run.stderr)
+    };
+    outputs.iter().map(digest).collect()
+}
+
+#[test]
+fn an_image_inside_the_snapshot_is_no_part_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = copy_example(directory.path());
+    let expected = packed_into_itself(&model, &[&target(directory.path(), "elsewhere:v1")])[0].0.clone();
+    let link = directory.path().join("link");
+    std::os::unix::fs::symlink(&model, &link).unwrap();
+    let archive = |name: &str| format!("oci-archive:{}", model.join(name).display());
+    let (layout, linked) = (target(&model, "image:v1"), target(&link, "image:v2"));
+    let outputs = [layout.as_str(), &layout, &linked, &archive("a.tar"), &archive("a.tar")];
+    let runs = packed_into_itself(&model, &outputs);
+    for (output, (digest, said)) in outputs.iter().zip(&runs) {
+        assert_eq!(digest, &expected, "{output}: {said}");
+    }
+    assert!(!runs[0].1.contains("left out image"), "{}", runs[0].1);
+    for run in &runs[1..3] {
+        assert!(run.1.contains("left out image/: the place of the image itself"), "{}", run.1);
+    }
+    // A layout that this run does not name is one all the same.
+    assert!(runs[4].1.contains("left out image/ (") && runs[4].1.contains("an OCI layout"), "{}", runs[4].1);
+    let size = fs::metadata(model.join("a.tar")).unwrap().len();
+    let said = format!("left out a.tar ({size} bytes): the place of the image itself");
+    assert!(runs[4].1.contains(&said), "{}", runs[4].1);
+
+    // A plan shows what a pack would hold; who names a layout gets it, but never the place of the image.
+    let model = model.to_str().unwrap();
+    let plan = |more: &[&str]| {
+        let run = pack(&[&[model, "--base", "scratch", "--dry-run"], more].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        run.stdout
+    };
+    assert!(!plan(&["-o", &layout, "-o", &archive("a.tar")]).contains("blobs"));
+    assert!(plan(&["--include", "image/*"]).contains("image/blobs"));
+    let run = pack(&[model, "--base", "scratch", "-o", &layout, "--include", "image/*"]);
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    let run = starcar(&["verify", &archive("a.tar"), "--against", model]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+    let run = starcar(&["verify", &archive("a.tar"), "--rebuild", model, "--base", "scratch"]);
+    assert_eq!(run.code, 0, "{}{}", run.stdout, run.stderr);
+}
+
+#[test]
+fn what_no_engine_can_start_from_is_refused_or_warned_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = copy_example(directory.path());
+    let model = model.to_str().unwrap();
+    let out = target(directory.path(), "out");
+    for (config, words) in [("", "it is empty"), ("404: Not Found", "no JSON object"), ("{\"a\": ", "EOF")] {
+        fs::write(format!("{model}/config.json"), config).unwrap();
+        for arguments in [&["-o", &out][..], &["--dry-run"]] {
+            let run = pack(&[&[model, "--base", "scratch"], arguments].concat());
+            assert_eq!(run.code, 3, "{config}: {}", run.stderr);
+            let said = run.stderr.contains("config.json` is no model's configuration");
+            assert!(said && run.stderr.contains(words), "{}", run.stderr);
+        }
+    }
+    let weightless = "has no weights to pack";
+    let run = pack(&[model, "--base", "scratch", "-o", &out, "--exclude", "config.json"]);
+    assert!(run.code == 0 && !run.stderr.contains(weightless), "{}", run.stderr);
+    let run = pack(&[model, "--base", "scratch", "-o", &out, "--include", "tokenizer*"]);
+    assert!(run.code == 0 && run.stderr.contains(weightless), "{}", run.stderr);
+}
+
 #[test]
 fn names_that_would_delete_files_are_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -242,7 +315,7 @@ fn names_that_would_delete_files_are_refused() {
 
 #[test]
 fn wrong_arguments_say_what_would_be_right() {
-    let cases: [(&[&str], i32, &str); 11] = [
+    let cases: [(&[&str], i32, &str); 12] = [
         (&["pack", EXAMPLE], 2, "--output oci:DIR"),
         (&["pack", EXAMPLE, "--push"], 2, "--tag"),
         (&["pack", EXAMPLE, "-o", "registry.example.com/a:b"], 2, "--push"),
@@ -257,6 +330,7 @@ fn wrong_arguments_say_what_would_be_right() {
         (&["pack", "no/such/model/here", "-o", "oci:a", "--base", "scratch"], 3, "no/such/model/here"),
         (&["pack", EXAMPLE, "-o", "oci:a", "--metadata-file", "/no/such/m.json"], 2, "/no/such"),
         (&["pack", EXAMPLE, "-o", "oci:a", "--timestamp", "253402300800"], 2, "253402300800"),
+        (&["pack", EXAMPLE, "-o", "oci:a", "--model-dir", "/dev/shm/model"], 2, "its own /dev"),
         (&["inspect", "oci:Cargo.toml"], 5, "not an OCI layout"),
     ];
     for (arguments, code, words) in cases {

@@ -58,6 +58,14 @@ impl Target {
             _ => DEFAULT_TAG,
         }
     }
+
+    /// Where the image lies on this disk; `None` for a registry.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Layout { path, .. } | Self::Archive { path, .. } => Some(path),
+            Self::Registry(_) => None,
+        }
+    }
 }
 
 impl FromStr for Target {

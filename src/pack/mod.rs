@@ -10,6 +10,7 @@ mod error;
 pub(crate) mod image;
 pub(crate) mod inputs;
 mod known;
+mod model_directory;
 mod packed;
 pub(crate) mod part;
 mod platforms;
@@ -20,13 +21,14 @@ pub(crate) mod survey;
 mod told;
 pub(crate) mod write;
 
-use std::{collections::BTreeSet, path::PathBuf, str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use self::platforms::{BaseRoom, PlatformBase, read_bases};
 pub use self::{
     caches::{CacheOption, CacheOptions, Caches, PreparedCache},
     error::PackError,
     inputs::{InputBase, InputCache, InputFile, Inputs},
+    model_directory::ModelDirectory,
     packed::{Packed, PackedBlob, PackedLayer, PackedVariant},
     part::{MovedFile, PART_TYPE, PARTS_MAX, PackedPart, Part, PreparedPart},
     platforms::PlatformOptions,
@@ -39,7 +41,7 @@ use crate::{
     blob::Spool,
     compile_cache::CacheRecord,
     digest_cache::DigestCache,
-    estargz::{Estargz, NO_PREFETCH_LANDMARK, PREFETCH_LANDMARK, TOC_NAME},
+    estargz::Estargz,
     layer::{Entry, EntryKind, LayerFormat, PlainTar, Storage},
     oci::{OciError, Platform},
     plan::{
@@ -183,47 +185,6 @@ impl FormatChoice {
     }
 }
 
-/// An absolute directory in an image, not its root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelDirectory(String);
-
-impl ModelDirectory {
-    /// The path without its leading slash, as tar entries have it.
-    pub fn relative(&self) -> &str {
-        self.0.trim_start_matches('/')
-    }
-
-    /// The absolute path.
-    pub fn absolute(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Default for ModelDirectory {
-    fn default() -> Self {
-        Self("/models".to_owned())
-    }
-}
-
-impl FromStr for ModelDirectory {
-    type Err = PackError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid =
-            |reason: &str| PackError::ModelDirectory { path: text.to_owned(), reason: reason.to_owned() };
-        let relative = text.strip_prefix('/').ok_or_else(|| invalid("it must begin with a slash"))?;
-        let relative = relative.strip_suffix('/').unwrap_or(relative);
-        let is_name = |part: &str| !matches!(part, "" | "." | "..") && !part.starts_with(".wh.");
-        if text.chars().any(char::is_control) || !relative.split('/').all(is_name) {
-            return Err(invalid("it must be a plain path below the root, such as /models"));
-        }
-        if [TOC_NAME, PREFETCH_LANDMARK, NO_PREFETCH_LANDMARK].contains(&relative) {
-            return Err(invalid("the layers' format has a file of that name"));
-        }
-        Ok(Self(format!("/{relative}")))
-    }
-}
-
 /// A layer that can be sealed.
 #[derive(Debug)]
 pub(crate) struct LayerSpec {
@@ -332,12 +293,7 @@ pub fn prepare(
     if options.platforms.is_empty() {
         return Err(PackError::NoPlatform);
     }
-    let snapshot = snapshot::open(&options.snapshot, &options.files)?;
-    if let Some(file) =
-        snapshot.files.iter().find(|file| file.path.split('/').any(|part| part.starts_with(".wh.")))
-    {
-        return Err(PackError::Whiteout { path: file.path.clone() });
-    }
+    let snapshot = open_snapshot(&options)?;
     let elsewhere = options.index.iter().flat_map(RecordedIndex::platforms);
     let of_index: Vec<Platform> =
         options.platforms.iter().map(|one| one.platform.clone()).chain(elsewhere).collect();
@@ -357,7 +313,9 @@ pub fn prepare(
     let mut platforms = read_bases(&options.platforms, directory, options.modified, &spool, registry)?;
     let room = BaseRoom::of(&platforms, options.index.as_ref());
 
-    let mut warnings: Vec<String> = snapshot.warnings.iter().map(ToString::to_string).collect();
+    let no_weights = snapshot.check_weights();
+    let mut warnings: Vec<String> =
+        snapshot.warnings.iter().chain(&no_weights).map(ToString::to_string).collect();
     let usage = usage(&snapshot, &options, &mut warnings);
     let format = options.compress_weights.then(|| options.format.format());
     let files = survey::survey(&snapshot.files, usage, options.compression, format.as_deref())?;
@@ -429,6 +387,18 @@ pub fn prepare(
         });
     }
     Ok(Prepared { snapshot, files, plan, plan_options, caches, warnings, options, layers, platforms, spool })
+}
+
+/// Opens the snapshot, if it is one that an image can hold and an engine start from.
+fn open_snapshot(options: &PackOptions) -> Result<Snapshot, PackError> {
+    let snapshot = snapshot::open(&options.snapshot, &options.files)?;
+    snapshot.check_config()?;
+    if let Some(file) =
+        snapshot.files.iter().find(|file| file.path.split('/').any(|part| part.starts_with(".wh.")))
+    {
+        return Err(PackError::Whiteout { path: file.path.clone() });
+    }
+    Ok(snapshot)
 }
 
 /// What the profile says of each of the snapshot's files, and what the user should know of the profile.

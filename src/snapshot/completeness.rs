@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    LeftOut, LeftOutReason, SnapshotError, Warning,
+    LeftOut, LeftOutReason, SnapshotError, SnapshotFile, Warning,
     filter::{Decision, Filters, split},
     integrity::Candidate,
     names::{NamedFormat, shard_number, weight_name},
@@ -126,6 +126,12 @@ pub(super) fn check_series(candidates: &[Candidate], around: &Surroundings<'_>) 
 
 fn is_weight(path: &str) -> bool {
     weight_name(split(path).1).is_some_and(|name| !name.index)
+}
+
+/// Warns of a snapshot that has no weights at all, by content or by name.
+pub(super) fn check_weights(files: &[SnapshotFile], root: &Path) -> Option<Warning> {
+    let none = !files.iter().any(|file| file.weight_format.is_some() || is_weight(&file.path));
+    none.then(|| Warning::NoWeights { path: root.to_owned() })
 }
 
 /// Checks the repository's listing for files that the filters keep and that are not on disk.

@@ -273,6 +273,17 @@ pub enum SnapshotError {
         /// What is wrong with it.
         problem: HeaderProblem,
     },
+    /// A `config.json` that no engine can read.
+    #[error(
+        "`{}` is no model's configuration: {problem}; download it again, or leave it out with --exclude",
+        .path.display()
+    )]
+    MalformedConfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A shard index that cannot be understood.
     #[error(
         "`{}` is no valid shard index: {problem}; download it again, or leave it out with --exclude",

@@ -6,10 +6,12 @@
 //! 1. Housekeeping ([`HOUSEKEEPING`]) is left out, unless an `--include` glob spells the name that the rule
 //!    matches as one of its own `/`-separated parts (`--include .gitattributes`). A mere `--include '*'`
 //!    therefore does not pack `.git/`.
-//! 2. `--exclude` always wins over `--include`.
-//! 3. With any `--include`, only files that one of them matches are packed, and rule 4 does not apply: who
+//! 2. OCI layouts (directories with `oci-layout`, `index.json` and something in `blobs/`) are left out, unless an
+//!    `--include` glob spells the directory's name in that way.
+//! 3. `--exclude` always wins over `--include`.
+//! 4. With any `--include`, only files that one of them matches are packed, and rule 5 does not apply: who
 //!    names files gets them.
-//! 4. Copies of weights in another format ([`DUPLICATES`]) are left out where the weights themselves are
+//! 5. Copies of weights in another format ([`DUPLICATES`]) are left out where the weights themselves are
 //!    packed. What the user excluded is not packed, so `--exclude '*.safetensors'` brings `*.bin` back.
 //!
 //! Globs match the whole path inside the snapshot, `*` also matches `/`, and a trailing `/` means all that
@@ -81,15 +83,21 @@ impl Filters {
         let rule = self.housekeeping.iter().find_map(|(matcher, rule)| {
             ((directory || !rule.pattern.ends_with('/')) && matcher.is_match(name)).then_some(*rule)
         })?;
-        let named = self.include.iter().any(|glob| glob.text.split('/').any(|part| part == name));
-        (!named).then_some(LeftOutReason::Housekeeping { pattern: rule.pattern, why: rule.why })
+        (!self.names(name)).then_some(LeftOutReason::Housekeeping { pattern: rule.pattern, why: rule.why })
+    }
+
+    /// Whether an `--include` glob spells `name` as one of its parts.
+    fn names(&self, name: &str) -> bool {
+        self.include.iter().any(|glob| glob.text.split('/').any(|part| part == name))
     }
 
     /// Decides every path (files only, `/`-separated). Paths are decided together because copies are copies
     /// of one another.
     pub(super) fn decide<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> BTreeMap<&'a str, Decision> {
+        let paths: Vec<&str> = paths.into_iter().collect();
+        let layouts = oci_layouts(&paths);
         let mut decisions: BTreeMap<_, _> =
-            paths.into_iter().map(|path| (path, self.decide_alone(path))).collect();
+            paths.into_iter().map(|path| (path, self.decide_alone(path, &layouts))).collect();
         if !self.include.is_empty() {
             return decisions;
         }
@@ -106,11 +114,15 @@ impl Filters {
         decisions
     }
 
-    fn decide_alone(&self, path: &str) -> Decision {
+    fn decide_alone(&self, path: &str, layouts: &BTreeSet<&str>) -> Decision {
         let mut start = 0;
         while let Some(length) = path[start..].find('/') {
-            if let Some(reason) = self.housekeeping(&path[start..start + length], true) {
-                return Decision::LeaveOutDirectory(path[..start + length].to_owned(), reason);
+            let (directory, name) = (&path[..start + length], &path[start..start + length]);
+            if let Some(reason) = self.housekeeping(name, true) {
+                return Decision::LeaveOutDirectory(directory.to_owned(), reason);
+            }
+            if layouts.contains(directory) && !self.names(name) {
+                return Decision::LeaveOutDirectory(directory.to_owned(), LeftOutReason::OciLayout);
             }
             start += length + 1;
         }
@@ -186,6 +198,33 @@ fn duplicate_reason(rule: &DuplicateRule, kept: &str) -> LeftOutReason {
 /// The directory (empty for the root) and the name of a path.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// The directories, below the root, that are OCI layouts with something in them.
+///
+/// Source: OCI image specification, "Image Layout".
+fn oci_layouts<'a>(paths: &[&'a str]) -> BTreeSet<&'a str> {
+    let holding = |wanted: &str| -> BTreeSet<&'a str> {
+        paths
+            .iter()
+            .map(|path| split(path))
+            .filter(|(_, name)| *name == wanted)
+            .map(|(inside, _)| inside)
+            .collect()
+    };
+    let mut layouts = holding("oci-layout");
+    // The snapshot itself is what was asked for, whatever it looks like.
+    layouts.remove("");
+    if layouts.is_empty() {
+        return layouts;
+    }
+    let indexes = holding("index.json");
+    layouts.retain(|directory| {
+        let has_blobs =
+            |path: &&str| path.strip_prefix(directory).is_some_and(|inside| inside.starts_with("/blobs/"));
+        indexes.contains(directory) && paths.iter().any(has_blobs)
+    });
+    layouts
 }
 
 fn is_model_set(set: &str) -> bool {
@@ -332,6 +371,26 @@ mod tests {
         assert_eq!(kept(&filters(&["*.bin"], &["a/"]), &paths), ["pytorch_model.bin"]);
         assert_eq!(kept(&filters(&[".gitattributes"], &[]), &paths), [".gitattributes"]);
         assert_eq!(kept(&filters(&[".git/"], &[]), &paths), [".git/x"]);
+    }
+
+    #[test]
+    fn layouts_are_left_out_unless_they_are_named() {
+        let layout = ["image/blobs/sha256/ab", "image/index.json", "image/oci-layout"];
+        let model = ["model.safetensors", "sub/index.json", "sub/oci-layout", "x/blobs/a", "x/oci-layout"];
+        let paths = [&layout[..], &model[..]].concat();
+        assert_eq!(kept(&filters(&[], &[]), &paths), model);
+        assert_eq!(kept(&filters(&["*"], &[]), &paths), model);
+        assert_eq!(kept(&filters(&["image/*"], &[]), &paths), layout);
+        assert_eq!(kept(&filters(&["image/"], &["*/blobs/*"]), &paths), layout[1..]);
+        // One in a directory of the model, and the snapshot itself.
+        let inner = ["a/image/blobs/sha256/ab", "a/image/index.json", "a/image/oci-layout", "a/x"];
+        assert_eq!(kept(&filters(&[], &[]), &inner), ["a/x"]);
+        assert_eq!(kept(&filters(&[], &[]), &["blobs/sha256/ab", "index.json", "oci-layout"]).len(), 3);
+        let decisions = filters(&[], &[]).decide(inner);
+        assert_eq!(
+            decisions["a/image/blobs/sha256/ab"],
+            Decision::LeaveOutDirectory("a/image".to_owned(), LeftOutReason::OciLayout)
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! Each room names its source, mostly `huggingface_hub`, whose layouts are documented by its code alone.
 
 mod completeness;
+mod config;
 mod error;
 mod filter;
 mod integrity;
@@ -57,6 +58,9 @@ pub struct SnapshotOptions {
     /// What the repository has and was not even downloaded, because the same options leave it out. It is part of
     /// [`Snapshot::left_out`] as if it were on disk.
     pub not_downloaded: Vec<LeftOut>,
+    /// Layouts and archives that the command itself writes or reads. Where they lie in the snapshot they are left out,
+    /// whatever `include` says: else each pack would hold the one before it.
+    pub own_images: Vec<PathBuf>,
 }
 
 /// A snapshot whose files are known, chosen and complete as far as can be told without reading them.
@@ -74,6 +78,22 @@ pub struct Snapshot {
     pub left_out: Vec<LeftOut>,
     /// What the user should know.
     pub warnings: Vec<Warning>,
+}
+
+impl Snapshot {
+    /// Refuses a `config.json` in the snapshot's root that no engine could read.
+    ///
+    /// # Errors
+    /// [`SnapshotError::MalformedConfig`] where it is empty or no JSON object, [`SnapshotError::Io`] where it cannot be
+    /// read.
+    pub fn check_config(&self) -> Result<(), SnapshotError> {
+        config::check(&self.files, &self.root)
+    }
+
+    /// A warning where no file is weights, by its content or its name.
+    pub fn check_weights(&self) -> Option<Warning> {
+        completeness::check_weights(&self.files, &self.root)
+    }
 }
 
 /// A file to pack.
@@ -122,7 +142,7 @@ pub fn open_with(
     // Before anything is read: a mistyped glob should not wait for a slow disk.
     let filters = Filters::new(options)?;
     let located = locate::locate(argument, options.revision.as_deref(), environment)?;
-    let walk = walk::walk(&located, &filters)?;
+    let walk = walk::walk(&located, &filters, &options.own_images)?;
     let mut warnings = Vec::new();
     let names = names_for_globs(&walk);
     let mut chosen = choose(walk, &filters)?;
@@ -225,7 +245,10 @@ fn choose(walk: walk::Walk, filters: &Filters) -> Result<Chosen, SnapshotError> 
 /// The paths that globs can match.
 fn names_for_globs(walk: &walk::Walk) -> BTreeSet<String> {
     // A directory that was not looked into counts as if it held something.
-    let pruned = walk.pruned.iter().map(|directory| format!("{}x", directory.path));
+    let pruned = walk.pruned.iter().map(|pruned| match pruned.path.strip_suffix('/') {
+        Some(_) => format!("{}x", pruned.path),
+        None => pruned.path.clone(),
+    });
     walk.entries.iter().map(|entry| entry.path.clone()).chain(pruned).collect()
 }
 

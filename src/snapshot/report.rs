@@ -43,6 +43,10 @@ pub enum LeftOutReason {
     },
     /// The user gave `--include` and none of the globs names it.
     NotIncluded,
+    /// An image of the command itself, see [`super::SnapshotOptions::own_images`].
+    OwnImage,
+    /// Images that lie in an OCI layout.
+    OciLayout,
 }
 
 impl fmt::Display for LeftOut {
@@ -64,6 +68,10 @@ impl fmt::Display for LeftOutReason {
             }
             Self::Excluded { glob } => write!(f, "--exclude '{glob}'"),
             Self::NotIncluded => f.write_str("no --include names it"),
+            Self::OwnImage => f.write_str("the place of the image itself, which is no part of the model"),
+            Self::OciLayout => f.write_str(
+                "images in an OCI layout, no part of the model; an --include that spells its name packs it",
+            ),
         }
     }
 }
@@ -171,6 +179,11 @@ pub enum Warning {
         /// The commits.
         commits: Vec<String>,
     },
+    /// Files of which none is weights.
+    NoWeights {
+        /// The snapshot's directory.
+        path: PathBuf,
+    },
     /// A glob of the user that no file matches.
     UnusedGlob {
         /// The option, with its dashes.
@@ -206,6 +219,9 @@ impl fmt::Display for Warning {
                 "the files come from several commits ({}): the image will carry no revision",
                 commits.join(", ")
             ),
+            Self::NoWeights { path } => {
+                write!(f, "`{}` has no weights to pack: no engine can load this image alone", path.display())
+            }
             Self::UnusedGlob { option, glob } => write!(f, "{option} '{glob}' matches no file"),
         }
     }

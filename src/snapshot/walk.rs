@@ -14,7 +14,7 @@ use super::{
     error::SnapshotError,
     filter::Filters,
     locate::{Layout, Located},
-    report::LeftOut,
+    report::{LeftOut, LeftOutReason},
 };
 use crate::blob::FileStamp;
 
@@ -27,7 +27,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     pub(super) entries: Vec<Entry>,
-    /// Directories that are housekeeping and were not looked into.
+    /// Directories that are housekeeping and were not looked into, and the command's own images.
     pub(super) pruned: Vec<LeftOut>,
 }
 
@@ -52,9 +52,15 @@ pub(super) struct FoundFile {
     pub(super) blob: Option<PathBuf>,
 }
 
-/// Lists the files of a snapshot.
-pub(super) fn walk(located: &Located, filters: &Filters) -> Result<Walk, SnapshotError> {
-    let mut walker = Walker { located, filters, seen: 0, walk: Walk::default() };
+/// Lists the files of a snapshot, without those of `own_images`.
+pub(super) fn walk(
+    located: &Located,
+    filters: &Filters,
+    own_images: &[PathBuf],
+) -> Result<Walk, SnapshotError> {
+    // What is not there yet is in nobody's way.
+    let own_images = own_images.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let mut walker = Walker { located, filters, own_images, seen: 0, walk: Walk::default() };
     walker.directory(&located.root, "", &mut vec![located.root.clone()])?;
     Ok(walker.walk)
 }
@@ -62,6 +68,8 @@ pub(super) fn walk(located: &Located, filters: &Filters) -> Result<Walk, Snapsho
 struct Walker<'a> {
     located: &'a Located,
     filters: &'a Filters,
+    /// Without symlinks.
+    own_images: Vec<PathBuf>,
     seen: usize,
     walk: Walk,
 }
@@ -101,6 +109,12 @@ impl Walker<'_> {
                 self.refuse(path.clone(), SnapshotError::NameWithControl { path });
                 continue;
             }
+            if let Some(own) = self.own_image(&entry.path()) {
+                let (path, size) =
+                    if own.is_dir() { (format!("{path}/"), None) } else { (path, Some(own.len())) };
+                self.walk.pruned.push(LeftOut { path, size, reason: LeftOutReason::OwnImage });
+                continue;
+            }
             match self.follow(&entry.path()) {
                 Ok(Found::File(file)) => self.walk.entries.push(Entry { path, file: Ok(file) }),
                 Ok(Found::Directory(directory)) => {
@@ -118,6 +132,15 @@ impl Walker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What `path` is, where it is one of the command's own images or a symlink to one.
+    fn own_image(&self, path: &Path) -> Option<fs::Metadata> {
+        if self.own_images.is_empty() {
+            return None;
+        }
+        let source = fs::canonicalize(path).ok().filter(|source| self.own_images.contains(source))?;
+        fs::metadata(source).ok()
     }
 
     fn refuse(&mut self, path: String, error: SnapshotError) {

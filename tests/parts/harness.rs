@@ -58,7 +58,7 @@ impl Place {
     pub(crate) fn model(&self, name: &str, seed: u64) {
         let model = self.path(name);
         fs::create_dir_all(&model).unwrap();
-        fs::write(model.join("config.json"), "{\"model_type\": \"llama\"}\n".repeat(20)).unwrap();
+        fs::write(model.join("config.json"), format!("{:<480}", "{\"model_type\": \"llama\"}")).unwrap();
         fs::write(model.join("README.md"), "---\nlicense: other\nlicense_name: Mine\n---\n").unwrap();
         fs::write(model.join("tokenizer.json"), "[0, 1, 2]".repeat(500)).unwrap();
         for shard in 1..4_u64 {

@@ -47,7 +47,7 @@ fn what_is_missing_or_of_another_plan_is_named() {
     place.model("larger", 0);
     fs::write(place.path("larger/config.json"), "{}").unwrap();
     place.model("edited", 0);
-    fs::write(place.path("edited/config.json"), "{\"model_type\": \"mamba\"}\n".repeat(20)).unwrap();
+    fs::write(place.path("edited/config.json"), format!("{:<480}", "{\"model_type\": \"mamba\"}")).unwrap();
     for (model, arguments, said) in [
         ("model", vec!["--max-layers", "2"], "option maxLayers: 2, not 100"),
         ("model", vec!["--profile", "none"], "profile.digest: not set, not sha256:"),

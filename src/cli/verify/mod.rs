@@ -5,6 +5,8 @@ mod rebuild;
 mod sarif;
 mod text;
 
+use std::path::Path;
+
 use clap::{Args, ValueEnum};
 
 pub(super) use self::packed::verify_packed;
@@ -114,8 +116,13 @@ pub(super) fn run(arguments: &VerifyArguments) -> Result<u8, CliError> {
         let shown = ProgressArguments { progress: arguments.progress, quiet: false };
         hub::local_shown(snapshot, files, &arguments.registry.hub(), &shown)
     };
-    let rebuilt =
-        arguments.rebuild.run(&*source, arguments.platform.as_ref(), &fetch, || arguments.registry.open())?;
+    let rebuilt = arguments.rebuild.run(
+        &*source,
+        arguments.image.path(),
+        arguments.platform.as_ref(),
+        &fetch,
+        || arguments.registry.open(),
+    )?;
     let against = arguments.against.as_ref().map(|path| against(path, &*source, arguments));
     let options = VerifyOptions {
         platform: arguments.platform.clone(),
@@ -148,7 +155,9 @@ fn against(path: &str, source: &dyn ImageSource, arguments: &VerifyArguments) ->
     let recorded = RecordedOptions::read(&annotations).ok().flatten();
     let (include, exclude) = recorded.map(|options| (options.include, options.exclude)).unwrap_or_default();
     let revision = rebuild::revision(path, &annotations);
-    let mut options = SnapshotOptions { revision, include, exclude, ..SnapshotOptions::default() };
+    let own_images = arguments.image.path().map(Path::to_owned).into_iter().collect();
+    let mut options =
+        SnapshotOptions { revision, include, exclude, own_images, ..SnapshotOptions::default() };
     let shown = ProgressArguments { progress: arguments.progress, quiet: false };
     let path = hub::local_shown(path, &mut options, &arguments.registry.hub(), &shown)?;
     Ok(snapshot::open(&path, &options).map_err(PackError::from)?)

@@ -49,10 +49,12 @@ pub(super) fn revision(snapshot: &str, annotations: &BTreeMap<String, String>) -
 }
 
 impl RebuildArguments {
-    /// What packing again makes; `None` if that is not asked for. `fetch` brings a snapshot on the hub to this disk.
+    /// What packing again makes; `None` if that is not asked for. `path` is where the image lies on this disk, if it does;
+    /// `fetch` brings a snapshot on the hub there.
     pub(super) fn run(
         &self,
         source: &dyn ImageSource,
+        path: Option<&Path>,
         platform: Option<&Platform>,
         fetch: &dyn Fn(&str, &mut SnapshotOptions) -> Result<String, CliError>,
         registry: impl Fn() -> Result<Registry, OciError>,
@@ -82,6 +84,7 @@ impl RebuildArguments {
             snapshot: snapshot.clone(),
             files: SnapshotOptions {
                 revision: revision(snapshot, &annotations),
+                own_images: path.map(Path::to_owned).into_iter().collect(),
                 ..SnapshotOptions::default()
             },
             platforms: vec![PlatformOptions {
