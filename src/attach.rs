@@ -9,7 +9,8 @@ use crate::{
     blob::MemoryBlob,
     digest::Digest,
     oci::{
-        Artifact, ImageSource, Layout, OciError, Platform, descriptor, digest_of, empty_config, for_platform,
+        Artifact, ImageSource, Layout, OciError, Platform, descriptor, digest_of, empty_config,
+        for_asked_platform, for_platform,
     },
     profile::{BYTES_MAX, Profile, ProfileError},
     progress::Unobserved,
@@ -101,7 +102,7 @@ pub fn attach_profile_in_layout(
 pub fn describe(source: &dyn ImageSource, platform: Option<&Platform>) -> Result<Descriptor, OciError> {
     let mut document = source.root_document()?;
     if let Some(platform) = platform {
-        document = for_platform(source, document, platform)?;
+        document = for_asked_platform(source, document, platform)?;
     }
     descriptor(document.digest, document.bytes.len() as u64, &document.media_type)
 }

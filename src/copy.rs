@@ -20,7 +20,7 @@ use crate::{
     naming::{Naming, check_lazy},
     oci::{
         BlobWriter, DEFAULT_TAG, ImageSource, Layout, OciError, Platform, RootDocument, STARCAR_PREFIX,
-        Target, descriptor, digest_of, for_platform, is_index, is_tag, read_image, variant_tag,
+        Target, descriptor, digest_of, for_asked_platform, is_tag, variant_tag,
     },
     progress::Observer,
     push::push_blobs,
@@ -116,7 +116,7 @@ pub fn copy(
     let copy = Copy { source, to, options, observer };
     let mut root = source.root_document()?;
     if let Some(platform) = &options.platform {
-        root = copy.for_platform(root, platform)?;
+        root = for_asked_platform(source, root, platform)?;
     }
     let digest = root.digest;
     let mut tree = Tree::default();
@@ -191,19 +191,6 @@ impl Copy<'_> {
             Destination::Registry { reference, .. } => reference.tag().unwrap_or(DEFAULT_TAG),
             Destination::Layout { tag, .. } => tag,
         }
-    }
-
-    /// The image of `root` for a platform; one that is no index has to be for it.
-    fn for_platform(&self, root: RootDocument, platform: &Platform) -> Result<RootDocument, OciError> {
-        if is_index(&root.media_type) {
-            return for_platform(self.source, root, platform);
-        }
-        let present = Platform::of_config(&read_image(self.source, platform)?.config);
-        if platform.covers(&present) {
-            return Ok(root);
-        }
-        let (wanted, present) = (platform.to_string(), present.to_string());
-        Err(OciError::NoSuchPlatform { place: self.source.place(), wanted, present })
     }
 
     /// Makes sure that a registry takes what is to be sent, before hours of sending.

@@ -315,7 +315,7 @@ fn names_that_would_delete_files_are_refused() {
 
 #[test]
 fn wrong_arguments_say_what_would_be_right() {
-    let cases: [(&[&str], i32, &str); 12] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&["pack", EXAMPLE], 2, "--output oci:DIR"),
         (&["pack", EXAMPLE, "--push"], 2, "--tag"),
         (&["pack", EXAMPLE, "-o", "registry.example.com/a:b"], 2, "--push"),
@@ -331,6 +331,9 @@ fn wrong_arguments_say_what_would_be_right() {
         (&["pack", EXAMPLE, "-o", "oci:a", "--metadata-file", "/no/such/m.json"], 2, "/no/such"),
         (&["pack", EXAMPLE, "-o", "oci:a", "--timestamp", "253402300800"], 2, "253402300800"),
         (&["pack", EXAMPLE, "-o", "oci:a", "--model-dir", "/dev/shm/model"], 2, "its own /dev"),
+        (&["pack", EXAMPLE, "-o", "oci:a", "--platform", "windows/amd64"], 2, "containers of Linux"),
+        (&["cache", "inspect", "/nonexistent/cache"], 8, "`/nonexistent/cache` does not exist"),
+        (&["cache", "check", "nothing-here", "--gpu", "h100"], 8, "no directory or file `nothing-here`"),
         (&["inspect", "oci:Cargo.toml"], 5, "not an OCI layout"),
     ];
     for (arguments, code, words) in cases {

@@ -238,7 +238,7 @@ fn images_for_another_platform_are_refused() {
     image(&source, "v1", &[noise(1000, 1)], &BTreeMap::new());
     let (from, to) = (name(&source, "models/a:v1"), name(&target, "b:v1"));
     let run = starcar(&["copy", &from, &to, "--platform", "linux/arm64"]);
-    assert_eq!((run.code, target.tags("b").len()), (5, 0), "{}", run.stderr);
+    assert_eq!((run.code, target.tags("b").len()), (2, 0), "{}", run.stderr);
     assert!(run.stderr.contains("no image for linux/arm64; it has linux/amd64"), "{}", run.stderr);
     done(&["copy", &from, &to, "--platform", "linux/amd64"]);
 }
@@ -286,7 +286,7 @@ fn indexes_are_copied_whole_or_for_one_platform() {
     let one = done(&["copy", &out, &name(&third, "c:arm"), "--platform", "linux/arm64"]);
     assert_eq!(one.stdout.trim_end(), Digest::of(&images[1].0).to_string());
     assert_eq!(third.manifest("c", "arm").unwrap().1, images[1].0);
-    assert_eq!(starcar(&["copy", &out, &name(&third, "c:x"), "--platform", "linux/s390x"]).code, 5);
+    assert_eq!(starcar(&["copy", &out, &name(&third, "c:x"), "--platform", "linux/s390x"]).code, 2);
 }
 
 #[test]

@@ -533,3 +533,62 @@ fn a_replay_plays_the_platform_that_is_asked_for() {
         assert!(json(&run)["reads"].as_u64().unwrap() > 0);
     }
 }
+
+#[test]
+fn a_platform_that_an_image_lacks_is_a_wrong_argument_wherever_the_image_lies() {
+    let place = Place::new();
+    let fake = FakeRegistry::start(FakeOptions { referrers: true, ..FakeOptions::default() });
+    let name = |tag: &str| format!("{}/models/a:{tag}", fake.address());
+    place.pack(&["-o", &place.oci("out:index"), "-t", &name("index"), "--push"]);
+    let one = ["pack", EXAMPLE, "--base", "scratch", "--platform", "linux/arm64/v8", "-o"];
+    let run = starcar(&[&one[..], &[&place.oci("out:one"), "-t", &name("one"), "--push", "-q"]].concat());
+    assert_eq!(run.code, 0, "{}", run.stderr);
+
+    let of = |image: &str, platform: &str, code: i32| {
+        let (copied, in_registry) = (place.oci("copied:v1"), format!("{}/b:v1", fake.address()));
+        let commands: [&[&str]; 8] = [
+            &["inspect", image],
+            &["copy", image, &copied],
+            &["copy", image, &in_registry],
+            &["deploy", image, "--as", "deployment", "--image", "registry.example.com/a:v1"],
+            &["replay", image, "--profile", "generic", "--think-scale", "0"],
+            &["cache", "inspect", image],
+            &["cache", "env", image],
+            &["cache", "check", image, "--gpu", "h100"],
+        ];
+        for command in commands {
+            let run = starcar(&[command, &["--platform", platform]].concat());
+            // The example has no compile caches, which is the other thing to say.
+            let expected = if code == 0 && command[0] == "cache" { 8 } else { code };
+            assert_eq!(run.code, expected, "{command:?} {platform}: {}", run.stderr);
+            let says = run.stderr.contains(&format!("has no image for {platform}; it has linux/"));
+            assert_eq!(says, code != 0, "{command:?} {platform}: {}", run.stderr);
+        }
+    };
+    for place in [place.oci("out"), format!("{}/models/a", fake.address())] {
+        of(&format!("{place}:index"), "linux/s390x", 2);
+        of(&format!("{place}:one"), "linux/amd64", 2);
+        of(&format!("{place}:one"), "linux/arm64", 0);
+        let verify = |tag: &str| starcar(&["verify", &format!("{place}:{tag}"), "--platform", "linux/s390x"]);
+        assert_eq!(verify("index").code, 2);
+        // What the image states beside what was asked for is one of its findings.
+        assert_eq!(
+            codes(&starcar(&[
+                "verify",
+                &format!("{place}:one"),
+                "--platform",
+                "linux/amd64",
+                "--format",
+                "json"
+            ]))[0]
+                .0,
+            "platform-differs"
+        );
+        // Nobody asks for the default: the one image that there is, is meant.
+        for command in ["inspect", "replay --profile generic --think-scale 0"] {
+            let words: Vec<&str> = command.split(' ').collect();
+            let run = starcar(&[&[words[0], &format!("{place}:one")], &words[1..]].concat());
+            assert_eq!(run.code, 0, "{command}: {}", run.stderr);
+        }
+    }
+}

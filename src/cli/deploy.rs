@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{CliError, RegistryArguments, output};
+use super::{CliError, RegistryArguments, output, platforms::asked};
 use crate::{
     deploy::{
         DeployError, EngineKind, Facts, Load, Mode, ObjectKind, Options, PinnedImage, Pull, SETTINGS,
@@ -299,7 +299,7 @@ fn facts(arguments: &DeployArguments) -> Result<Facts, CliError> {
     let mut name = registry_name(arguments)?;
     let mut target = arguments.image.clone();
     let mut source = oci::open(&target, || arguments.registry.open())?;
-    let looked_at = arguments.platform.clone().unwrap_or_default();
+    let looked_at = asked(&*source, arguments.platform.as_ref())?;
     let mut caches = caches_of(&*source, &looked_at)?;
     let named = source.root_document()?.digest;
     if let Some(wanted) = &arguments.target

@@ -82,6 +82,9 @@ pub(super) enum CliError {
     /// A compile cache could not be read.
     #[error(transparent)]
     Cache(#[from] CacheError),
+    /// What is said to be a compile cache is not there.
+    #[error("{0}")]
+    NoSuchCache(String),
     /// A host's facts could not be had.
     #[error(transparent)]
     Host(#[from] HostError),
@@ -171,7 +174,7 @@ impl CliError {
             | Self::Replay(ReplayError::Image(error)) => of_oci(error),
             Self::Parts { remote: true, .. } => exit_code::REGISTRY,
             Self::Replay(_) | Self::Parts { .. } => exit_code::IMAGE,
-            Self::Cache(_) | Self::NoCaches { .. } => exit_code::CACHE,
+            Self::Cache(_) | Self::NoSuchCache(_) | Self::NoCaches { .. } => exit_code::CACHE,
             Self::Hub(_) | Self::Source(_) => exit_code::SNAPSHOT,
             Self::Record(RecordError::Spawn { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                 exit_code::NOT_FOUND
@@ -427,6 +430,7 @@ fn of_oci(error: &OciError) -> u8 {
     match error {
         OciError::Target { .. }
         | OciError::Platform(_)
+        | OciError::NoSuchPlatform { .. }
         | OciError::Registry(RegistryError::AuthFile { .. } | RegistryError::Certificate { .. }) => {
             exit_code::USAGE
         }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{
     CliError, RegistryArguments,
     output::{self, count, escaped, size, table},
+    platforms::asked,
 };
 use crate::{
     inspect::{IndexInspection, InspectedLayer, Inspection, LazyLayer, inspect, inspect_index},
@@ -45,7 +46,7 @@ pub(super) fn run(arguments: &InspectArguments) -> Result<(), CliError> {
             FormatArgument::Json => output::json(&index),
         };
     }
-    let inspection = inspect(&*source, &arguments.platform.clone().unwrap_or_default())?;
+    let inspection = inspect(&*source, &asked(&*source, arguments.platform.as_ref())?)?;
     match arguments.format {
         FormatArgument::Table => output::data(&text(&inspection)),
         FormatArgument::Json => output::json(&inspection),

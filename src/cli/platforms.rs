@@ -3,7 +3,7 @@
 use super::CliError;
 use crate::{
     base::{BASE_DEFAULT, BaseChoice},
-    oci::Platform,
+    oci::{ImageSource, OciError, Platform, for_asked_platform},
     pack::PlatformOptions,
 };
 
@@ -27,6 +27,14 @@ pub(super) fn base(text: &str) -> Result<PlatformBase, String> {
     Ok(PlatformBase { platform: None, base: of(text)? })
 }
 
+/// Of a `--platform` that may have been given, the one to read an image for. Who asks for one gets no other.
+pub(super) fn asked(source: &dyn ImageSource, platform: Option<&Platform>) -> Result<Platform, OciError> {
+    if let Some(platform) = platform {
+        for_asked_platform(source, source.root_document()?, platform)?;
+    }
+    Ok(platform.cloned().unwrap_or_default())
+}
+
 /// What is packed for which platforms.
 pub(super) fn options(
     platforms: &[Platform],
@@ -34,6 +42,11 @@ pub(super) fn options(
 ) -> Result<Vec<PlatformOptions>, CliError> {
     let usage = |text: String| Err(CliError::Usage(text));
     for (index, platform) in platforms.iter().enumerate() {
+        if platform.os != "linux" {
+            return usage(format!(
+                "--platform {platform}: models are served by containers of Linux, as in linux/amd64"
+            ));
+        }
         if let Some(before) = platforms.iter().take(index).find(|before| before.is_same_as(platform)) {
             return usage(if before == platform {
                 format!("--platform names {platform} twice")
@@ -115,6 +128,7 @@ mod tests {
         for (platforms, bases, word) in [
             (&["linux/amd64", "linux/amd64"][..], &[][..], "linux/amd64 twice"),
             (&["linux/arm64", "linux/arm64/v8"], &[], "the same to nodes"),
+            (&["linux/amd64", "windows/amd64"], &[], "--platform windows/amd64: models"),
             (&both, &["linux/arm64=scratch"], "linux/amd64 has no base"),
             (&both, &["scratch", "/bin/busybox"], "--base is given twice"),
             (&both, &["linux/arm64=scratch", "linux/arm64=/b"], "two for linux/arm64"),

@@ -21,8 +21,8 @@ pub use self::{
     layout::{BlobWriter, Layout},
     platform::Platform,
     read::{
-        ImageSource, ReadImage, RegistryImage, RootDocument, digest_of, for_platform, is_index, open,
-        read_image,
+        ImageSource, ReadImage, RegistryImage, RootDocument, digest_of, for_asked_platform, for_platform,
+        is_index, open, read_image,
     },
     referrers::{Artifact, empty_config},
     target::{DEFAULT_TAG, Selector, Target, is_tag, variant_tag},

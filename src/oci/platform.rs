@@ -21,9 +21,18 @@ impl Platform {
     /// Whether an image for `other` runs on this platform: a variant that either does not state is no
     /// hindrance.
     pub fn accepts(&self, other: &oci_spec::image::Platform) -> bool {
-        let variants = self.variant.as_deref().zip(other.variant().as_deref());
-        other.os().to_string() == self.os
-            && other.architecture().to_string() == self.architecture
+        self.admits(&Self {
+            os: other.os().to_string(),
+            architecture: other.architecture().to_string(),
+            variant: other.variant().clone(),
+        })
+    }
+
+    /// As [`Self::accepts`], of a platform in these words.
+    pub fn admits(&self, other: &Self) -> bool {
+        let variants = self.variant.as_deref().zip(other.variant.as_deref());
+        other.os == self.os
+            && other.architecture == self.architecture
             && variants.is_none_or(|(wanted, present)| wanted == present)
     }
 

@@ -217,6 +217,29 @@ pub fn for_platform(
     })
 }
 
+/// As [`for_platform`], for a platform that somebody asked for: an image that is in no index has to be for it, too.
+///
+/// # Errors
+/// As [`for_platform`], and where the image cannot be read.
+pub fn for_asked_platform(
+    source: &dyn ImageSource,
+    root: RootDocument,
+    platform: &Platform,
+) -> Result<RootDocument, OciError> {
+    if is_index(&root.media_type) {
+        return for_platform(source, root, platform);
+    }
+    let present = Platform::of_config(&read_image(source, platform)?.config);
+    // What states none may be for any.
+    let is_stated =
+        ![&present.os, &present.architecture].iter().any(|part| matches!(part.as_str(), "" | "unknown"));
+    if is_stated && !platform.admits(&present) {
+        let (wanted, present) = (platform.to_string(), present.to_string());
+        return Err(OciError::NoSuchPlatform { place: source.place(), wanted, present });
+    }
+    Ok(root)
+}
+
 /// Whether a document of that media type is an index.
 pub fn is_index(media_type: &str) -> bool {
     INDEX_TYPES.contains(&media_type)

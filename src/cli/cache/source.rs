@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 
-use super::super::{CliError, RegistryArguments};
+use super::super::{CliError, RegistryArguments, platforms::asked};
 use crate::{
     compile_cache::{CacheRecord, Examined, Kind, examine},
     inspect::{ImageCaches, caches_of},
@@ -20,9 +20,9 @@ pub(super) struct SourceArguments {
     /// What a directory is, if it cannot be told: vllm, inductor, triton, flashinfer, artifacts or generic
     #[arg(long, value_name = "KIND")]
     kind: Option<Kind>,
-    /// Platform to look at, of an image for several
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
-    platform: Platform,
+    /// Platform to look at, of an image for several [default: linux/amd64]
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     #[command(flatten, next_help_heading = "Registry")]
     registry: RegistryArguments,
 }
@@ -47,11 +47,11 @@ impl SourceArguments {
             return Ok(Source::Local(examine(Path::new(&self.source), self.kind)?));
         }
         if !is_image && self.source.starts_with(['/', '.', '~']) {
-            return Err(CliError::Usage(format!("`{}` does not exist", self.source)));
+            return Err(CliError::NoSuchCache(format!("`{}` does not exist", self.source)));
         }
         // A single word could be an image of Docker Hub; a directory with a slip of the pen is far likelier.
         if !is_image && !self.source.contains(['/', '.', ':']) {
-            return Err(CliError::Usage(format!(
+            return Err(CliError::NoSuchCache(format!(
                 "there is no directory or file `{0}` here; an image is named with its registry, as in \
                  docker.io/library/{0}",
                 self.source
@@ -59,7 +59,7 @@ impl SourceArguments {
         }
         let target: Target = self.source.parse()?;
         let image = oci::open(&target, || self.registry.open())?;
-        let caches = caches_of(&*image, &self.platform)?;
+        let caches = caches_of(&*image, &asked(&*image, self.platform.as_ref())?)?;
         if caches.records.is_empty() {
             return Err(CliError::NoCaches {
                 image: target.to_string(),

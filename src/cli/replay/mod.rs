@@ -12,7 +12,9 @@ use super::{
     CliError, RegistryArguments, exit_code,
     image_arguments::{FROM_IMAGE, attached, open_profile},
     output::{self, size},
-    parse, written_files,
+    parse,
+    platforms::asked,
+    written_files,
 };
 use crate::{
     oci::{self, Platform, RegistryImage, Target},
@@ -37,8 +39,8 @@ pub(super) struct ReplayArguments {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
     think_scale: f64,
     /// Platform to play, of an image for several [default: this machine's]
-    #[arg(long, value_name = "OS/ARCH", default_value_t = Platform::of_host(), hide_default_value = true)]
-    platform: Platform,
+    #[arg(long, value_name = "OS/ARCH")]
+    platform: Option<Platform>,
     /// Where the model lies in the image
     #[arg(long, value_name = "PATH", default_value = "/models")]
     model_dir: ModelDirectory,
@@ -189,10 +191,11 @@ fn number(count: u64) -> f64 {
 pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
     let read = arguments.profile.iter().map(|profile| ("a profile that is read", Path::new(profile)));
     written_files::spare("--timeline", arguments.timeline.as_deref(), read)?;
+    let platform = arguments.platform.clone().unwrap_or_else(Platform::of_host);
     let mut profiles: Vec<Profile> = Vec::new();
     for name in &arguments.profile {
         match name.strip_prefix(FROM_IMAGE) {
-            Some(image) => profiles.extend(attached(image, &arguments.platform, &arguments.registry)?),
+            Some(image) => profiles.extend(attached(image, &platform, &arguments.registry)?),
             None => profiles.push(open_profile(name)?),
         }
     }
@@ -203,7 +206,7 @@ pub(super) fn run(arguments: &ReplayArguments) -> Result<u8, CliError> {
     };
     let options = ReplayOptions {
         node: arguments.node.settings(),
-        platform: arguments.platform.clone(),
+        platform,
         model_directory: arguments.model_dir.relative().to_owned(),
         profile_names: arguments.profile.clone(),
         think_scale: arguments.think_scale,
@@ -261,6 +264,10 @@ fn play(
     options: &ReplayOptions,
     arguments: &ReplayArguments,
 ) -> Result<Replay, CliError> {
+    if arguments.platform.is_some() {
+        let source = oci::open(image, || arguments.registry.open())?;
+        asked(&*source, arguments.platform.as_ref())?;
+    }
     Ok(if let Target::Registry(reference) = image {
         let registry = arguments.registry.open()?;
         let source = RegistryImage::new(registry.clone(), reference.clone());
