@@ -747,3 +747,17 @@ fn asynchronous_callers_get_an_error() {
     });
     assert!(matches!(error, RegistryError::Internal { .. }), "{error:?}");
 }
+
+#[test]
+fn a_realm_that_is_no_url_is_named() {
+    for realm in ["token", "/token", "oauth:token", "file:///etc/passwd", "http://"] {
+        let challenge = format!("Bearer realm=\"{realm}\",service=\"fake\"");
+        let refusal = Reply::status(401).with("www-authenticate", challenge);
+        let effect = Effect::At(When::BeforeBody, Act::Reply(refusal));
+        let fake = fake_with(Fault::always("GET", "/v2/", effect));
+        let error = client().pull_manifest(&reference(&fake, "repo:v1")).unwrap_err().to_string();
+        let said =
+            format!("names the token service `{realm}` (the realm of its Bearer challenge), which is no URL");
+        assert!(error.contains(&said) && !error.contains("  "), "{error}");
+    }
+}

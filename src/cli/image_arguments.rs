@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::File,
     path::{Path, PathBuf},
 };
@@ -33,6 +34,9 @@ use crate::{
 
 /// Times that RFC 3339 can say: the years 0 to 9999.
 const TIMESTAMPS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
+
+/// The variable that builds are given their time by.
+const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// The value of `--profile` that means the natural order.
 const NO_PROFILE: &str = "none";
@@ -125,17 +129,16 @@ pub(super) struct ImageArguments {
     #[arg(long, help_heading = "Compile caches")]
     strict: bool,
 
-    /// Time that the image and the model's files bear, seconds since 1970
+    /// Time that the image and the model's files bear, seconds since 1970 [default: the environment's
+    /// `SOURCE_DATE_EPOCH`, or 0]
     #[arg(
         long,
         value_name = "SECONDS",
-        env = "SOURCE_DATE_EPOCH",
-        hide_env_values = true,
-        default_value_t = 0, value_parser = clap::value_parser!(i64).range(TIMESTAMPS),
+        value_parser = clap::value_parser!(i64).range(TIMESTAMPS),
         allow_negative_numbers = true,
         help_heading = "Image"
     )]
-    timestamp: i64,
+    timestamp: Option<i64>,
 
     /// Threads to use [default: all processors]
     #[arg(long, value_name = "N", value_parser = parse::positive)]
@@ -285,7 +288,10 @@ impl ImageArguments {
             threads: self
                 .threads
                 .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get)),
-            modified: self.timestamp,
+            modified: match self.timestamp {
+                Some(timestamp) => timestamp,
+                None => source_date_epoch(std::env::var_os(SOURCE_DATE_EPOCH))?,
+            },
             temporary: std::env::temp_dir(),
             digest_cache: None,
             verify_sources: false,
@@ -379,6 +385,21 @@ impl ImageArguments {
     }
 }
 
+/// The time that the environment asks for; none, as an empty variable, is 0.
+///
+/// Source: <https://reproducible-builds.org/specs/source-date-epoch/>.
+fn source_date_epoch(value: Option<OsString>) -> Result<i64, CliError> {
+    let Some(value) = value.filter(|value| !value.is_empty()) else { return Ok(0) };
+    let seconds = value.to_str().and_then(|text| text.parse().ok());
+    seconds.filter(|seconds| TIMESTAMPS.contains(seconds)).ok_or_else(|| {
+        CliError::Usage(format!(
+            "the environment has {SOURCE_DATE_EPOCH}={}, which is no time: expected seconds since 1970, before the \
+             year 10000",
+            value.to_string_lossy().escape_debug()
+        ))
+    })
+}
+
 /// A profile as documents about the image tell of it.
 fn given_profile(name: &str) -> Result<GivenProfile, CliError> {
     if let Some(image) = name.strip_prefix(FROM_IMAGE) {
@@ -425,5 +446,23 @@ pub(super) fn open_profile(name: &str) -> Result<Profile, ProfileError> {
             Err(ProfileError::Unknown { name: name.to_owned() })
         }
         None => Profile::open(Path::new(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environments_time_is_blamed_for_itself() {
+        let of = |value: Option<&str>| source_date_epoch(value.map(OsString::from));
+        assert_eq!(of(None).ok(), Some(0));
+        assert_eq!(of(Some("")).ok(), Some(0));
+        assert_eq!(of(Some("1700000000")).ok(), Some(1_700_000_000));
+        for value in ["abc", " ", "1.5", "253402300800", "99999999999999999999"] {
+            let error = of(Some(value)).err().map(|error| (error.exit_code(), error.to_string()));
+            let (code, text) = error.unwrap_or_default();
+            assert!(code == 2 && text.contains(&format!("SOURCE_DATE_EPOCH={value}")), "{code}: {text}");
+        }
     }
 }

@@ -268,7 +268,17 @@ impl Login {
         let protocol = |message: String| Failure::fatal(context.protocol(message));
         let realm: Url = realm
             .parse()
-            .map_err(|_| protocol("the registry names a token service that is no URL".to_owned()))?;
+            .ok()
+            .filter(|url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| {
+                // Anything may stand there, at any length.
+                let start: String = realm.chars().take(100).collect();
+                protocol(format!(
+                    "the registry names the token service `{}` (the realm of its Bearer challenge), which is no URL of \
+                     http or https",
+                    start.escape_debug()
+                ))
+            })?;
         let has_secret = !self.is_anonymous();
         if has_secret && host.is_https() && realm.scheme() != "https" {
             let name = realm.host_str().unwrap_or_default();
