@@ -254,16 +254,37 @@ fn an_image_inside_the_snapshot_is_no_part_of_it() {
         assert_eq!(digest, &expected, "{output}: {said}");
     }
     assert!(!runs[0].1.contains("left out image"), "{}", runs[0].1);
+    // So are documents about it.
+    let document = |name: &str| model.join(name).display().to_string();
+    for _ in 0..2 {
+        let run = pack(&[
+            model.to_str().unwrap(),
+            "--base",
+            "scratch",
+            "-o",
+            &layout,
+            "--metadata-file",
+            &document("m.json"),
+            "--provenance",
+            &document("p.json"),
+            "--sbom",
+            &document("s.json"),
+        ]);
+        assert_eq!((run.code, run.stdout.trim_end()), (0, expected.as_str()), "{}", run.stderr);
+    }
+    for name in ["m.json", "p.json", "s.json"] {
+        fs::remove_file(document(name)).unwrap();
+    }
     for run in &runs[1..3] {
-        assert!(run.1.contains("left out image/: the place of the image itself"), "{}", run.1);
+        assert!(run.1.contains("left out image/: this command itself writes"), "{}", run.1);
     }
     // A layout that this run does not name is one all the same.
     assert!(runs[4].1.contains("left out image/ (") && runs[4].1.contains("an OCI layout"), "{}", runs[4].1);
     let size = fs::metadata(model.join("a.tar")).unwrap().len();
-    let said = format!("left out a.tar ({size} bytes): the place of the image itself");
+    let said = format!("left out a.tar ({size} bytes): this command itself writes");
     assert!(runs[4].1.contains(&said), "{}", runs[4].1);
 
-    // A plan shows what a pack would hold; who names a layout gets it, but never the place of the image.
+    // A plan shows what a pack would hold; who names a layout gets it, but never the place of the image itself.
     let model = model.to_str().unwrap();
     let plan = |more: &[&str]| {
         let run = pack(&[&[model, "--base", "scratch", "--dry-run"], more].concat());

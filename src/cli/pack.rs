@@ -124,8 +124,9 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     let mut options = arguments.image.options()?;
     let is_told = arguments.provenance.is_wanted() || arguments.part.is_some();
     let given = is_told.then(|| arguments.image.given(&options)).transpose()?;
-    options.files.own_images =
-        arguments.output.iter().filter_map(Target::path).map(ToOwned::to_owned).collect();
+    let images = arguments.output.iter().filter_map(Target::path);
+    let documents = arguments.provenance.paths().chain(arguments.result.metadata_file.as_deref());
+    options.files.own_places = images.chain(documents).map(ToOwned::to_owned).collect();
     let outline = if arguments.dry_run || arguments.part.is_some() {
         arguments.image.outline(&mut options, &progress)?
     } else {

@@ -71,6 +71,11 @@ impl ProvenanceArguments {
         self.provenance.is_some() || self.sbom.is_some()
     }
 
+    /// The documents that are asked for.
+    pub(super) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.provenance.as_deref().into_iter().chain(self.sbom.as_deref())
+    }
+
     /// Makes sure that the documents can be written: hours of packing should not end in a name that cannot be. Nor must
     /// they, and the file that tells of the result, replace each other.
     pub(super) fn check(&self, metadata_file: Option<&Path>, outputs: &[Target]) -> Result<(), CliError> {

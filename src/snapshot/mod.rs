@@ -58,9 +58,9 @@ pub struct SnapshotOptions {
     /// What the repository has and was not even downloaded, because the same options leave it out. It is part of
     /// [`Snapshot::left_out`] as if it were on disk.
     pub not_downloaded: Vec<LeftOut>,
-    /// Layouts and archives that the command itself writes or reads. Where they lie in the snapshot they are left out,
-    /// whatever `include` says: else each pack would hold the one before it.
-    pub own_images: Vec<PathBuf>,
+    /// Layouts, archives and documents that the command itself writes or reads. Where they lie in the snapshot they are
+    /// left out, whatever `include` says: else each pack would hold what the one before it wrote.
+    pub own_places: Vec<PathBuf>,
 }
 
 /// A snapshot whose files are known, chosen and complete as far as can be told without reading them.
@@ -142,7 +142,7 @@ pub fn open_with(
     // Before anything is read: a mistyped glob should not wait for a slow disk.
     let filters = Filters::new(options)?;
     let located = locate::locate(argument, options.revision.as_deref(), environment)?;
-    let walk = walk::walk(&located, &filters, &options.own_images)?;
+    let walk = walk::walk(&located, &filters, &options.own_places)?;
     let mut warnings = Vec::new();
     let names = names_for_globs(&walk);
     let mut chosen = choose(walk, &filters)?;

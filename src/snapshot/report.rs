@@ -43,8 +43,8 @@ pub enum LeftOutReason {
     },
     /// The user gave `--include` and none of the globs names it.
     NotIncluded,
-    /// An image of the command itself, see [`super::SnapshotOptions::own_images`].
-    OwnImage,
+    /// The command itself writes or reads it, see [`super::SnapshotOptions::own_places`].
+    OwnPlace,
     /// Images that lie in an OCI layout.
     OciLayout,
 }
@@ -68,7 +68,9 @@ impl fmt::Display for LeftOutReason {
             }
             Self::Excluded { glob } => write!(f, "--exclude '{glob}'"),
             Self::NotIncluded => f.write_str("no --include names it"),
-            Self::OwnImage => f.write_str("the place of the image itself, which is no part of the model"),
+            Self::OwnPlace => {
+                f.write_str("this command itself writes or reads it, and it is no part of the model")
+            }
             Self::OciLayout => f.write_str(
                 "images in an OCI layout, no part of the model; an --include that spells its name packs it",
             ),

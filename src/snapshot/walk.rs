@@ -27,7 +27,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Walk {
     pub(super) entries: Vec<Entry>,
-    /// Directories that are housekeeping and were not looked into, and the command's own images.
+    /// Directories that are housekeeping and were not looked into, and the command's own places.
     pub(super) pruned: Vec<LeftOut>,
 }
 
@@ -52,15 +52,15 @@ pub(super) struct FoundFile {
     pub(super) blob: Option<PathBuf>,
 }
 
-/// Lists the files of a snapshot, without those of `own_images`.
+/// Lists the files of a snapshot, without those of `own_places`.
 pub(super) fn walk(
     located: &Located,
     filters: &Filters,
-    own_images: &[PathBuf],
+    own_places: &[PathBuf],
 ) -> Result<Walk, SnapshotError> {
     // What is not there yet is in nobody's way.
-    let own_images = own_images.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
-    let mut walker = Walker { located, filters, own_images, seen: 0, walk: Walk::default() };
+    let own_places = own_places.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+    let mut walker = Walker { located, filters, own_places, seen: 0, walk: Walk::default() };
     walker.directory(&located.root, "", &mut vec![located.root.clone()])?;
     Ok(walker.walk)
 }
@@ -69,7 +69,7 @@ struct Walker<'a> {
     located: &'a Located,
     filters: &'a Filters,
     /// Without symlinks.
-    own_images: Vec<PathBuf>,
+    own_places: Vec<PathBuf>,
     seen: usize,
     walk: Walk,
 }
@@ -109,10 +109,10 @@ impl Walker<'_> {
                 self.refuse(path.clone(), SnapshotError::NameWithControl { path });
                 continue;
             }
-            if let Some(own) = self.own_image(&entry.path()) {
+            if let Some(own) = self.own_place(&entry.path()) {
                 let (path, size) =
                     if own.is_dir() { (format!("{path}/"), None) } else { (path, Some(own.len())) };
-                self.walk.pruned.push(LeftOut { path, size, reason: LeftOutReason::OwnImage });
+                self.walk.pruned.push(LeftOut { path, size, reason: LeftOutReason::OwnPlace });
                 continue;
             }
             match self.follow(&entry.path()) {
@@ -134,12 +134,12 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// What `path` is, where it is one of the command's own images or a symlink to one.
-    fn own_image(&self, path: &Path) -> Option<fs::Metadata> {
-        if self.own_images.is_empty() {
+    /// What `path` is, where it is one of the command's own places or a symlink to one.
+    fn own_place(&self, path: &Path) -> Option<fs::Metadata> {
+        if self.own_places.is_empty() {
             return None;
         }
-        let source = fs::canonicalize(path).ok().filter(|source| self.own_images.contains(source))?;
+        let source = fs::canonicalize(path).ok().filter(|source| self.own_places.contains(source))?;
         fs::metadata(source).ok()
     }
 

@@ -155,9 +155,9 @@ fn against(path: &str, source: &dyn ImageSource, arguments: &VerifyArguments) ->
     let recorded = RecordedOptions::read(&annotations).ok().flatten();
     let (include, exclude) = recorded.map(|options| (options.include, options.exclude)).unwrap_or_default();
     let revision = rebuild::revision(path, &annotations);
-    let own_images = arguments.image.path().map(Path::to_owned).into_iter().collect();
+    let own_places = arguments.image.path().map(Path::to_owned).into_iter().collect();
     let mut options =
-        SnapshotOptions { revision, include, exclude, own_images, ..SnapshotOptions::default() };
+        SnapshotOptions { revision, include, exclude, own_places, ..SnapshotOptions::default() };
     let shown = ProgressArguments { progress: arguments.progress, quiet: false };
     let path = hub::local_shown(path, &mut options, &arguments.registry.hub(), &shown)?;
     Ok(snapshot::open(&path, &options).map_err(PackError::from)?)

@@ -84,7 +84,7 @@ impl RebuildArguments {
             snapshot: snapshot.clone(),
             files: SnapshotOptions {
                 revision: revision(snapshot, &annotations),
-                own_images: path.map(Path::to_owned).into_iter().collect(),
+                own_places: path.map(Path::to_owned).into_iter().collect(),
                 ..SnapshotOptions::default()
             },
             platforms: vec![PlatformOptions {
