@@ -263,6 +263,8 @@ fn an_image_inside_the_snapshot_is_no_part_of_it() {
             "scratch",
             "-o",
             &layout,
+            "-o",
+            &archive("a.tar"),
             "--metadata-file",
             &document("m.json"),
             "--provenance",
