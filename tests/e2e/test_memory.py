@@ -24,7 +24,7 @@ MEASURE = """
 import json, resource, subprocess, sys
 done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
 peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-print(json.dumps({"status": done.returncode, "peak": peak}))
+print(json.dumps({"status": done.returncode, "stdout": done.stdout, "peak": peak}))
 """
 
 
