@@ -114,9 +114,9 @@ def assert_hits(exported, baked, place):
     assert flashinfer.up_to_date(explained), explained
 
 
-def test_on_the_host(manifest, packed, baked, places, place, node, scratch):
+def test_on_the_host(manifest, packed, baked, places, place, fresh_node, scratch):
     """The image without a shell: its step reads the mount at /mnt/models."""
-    models = cache_use.mounted(node, packed["no-shell"].ref, scratch / "deploy-caches-lazy")
+    models = cache_use.mounted(fresh_node, packed["no-shell"].ref, scratch / "deploy-caches-lazy")
     pod = manifest(packed["no-shell"], "deployment", "native")
     step = step_of(pod)
     assert {Path(mount["mountPath"]) for mount in step["volumeMounts"]} == {*places, Path("/mnt/models")}
@@ -142,11 +142,11 @@ def test_on_the_host(manifest, packed, baked, places, place, node, scratch):
     assert_hits(variables(pod, "engine"), baked, place)
 
 
-def test_in_kserves_pod(manifest, packed, baked, places, place, node, registry, scratch, small_model, measured):
+def test_in_kserves_pod(manifest, packed, baked, places, place, fresh_node, registry, scratch, small_model, measured):
     """The image with a shell, as a modelcar: the engine may write to what it finds, and torch compiles nothing."""
     stand_in = engine.build(scratch / "deploy-caches", registry, name="deploy-caches/engine")
     lazy = {pinned(packed["shell"].ref).rpartition(":")[0]}
-    kubelet = Kubelet(node, registry, scratch / "deploy-caches-kubelet", lazy)
+    kubelet = Kubelet(fresh_node, registry, scratch / "deploy-caches-kubelet", lazy)
     pod, ran = manifest(packed["shell"], "inferenceservice", "modelcar", "--engine-image", stand_in), None
     for _ in range(2):
         ran = kubelet.run(pod, again=ran)

@@ -130,14 +130,14 @@ def test_skopeo_sees_and_copies_each_and_all(pushed, tmp_path):
     assert entry["digest"] == packed.digest
 
 
-def test_the_platform_of_the_node_is_mounted_lazily(pushed, node, small_model):
+def test_the_platform_of_the_node_is_mounted_lazily(pushed, fresh_node, small_model):
     packed, _ = pushed
-    node.rpull(packed.ref, "stargz-still")
+    fresh_node.rpull(packed.ref, "stargz-still")
     path = "models/config.json"
-    status, out = node.run(
+    status, out = fresh_node.run(
         "lazy-platform", packed.ref, "sh", "-c", f"/bin/busybox uname -m; sha256sum /{path}", snapshotter="stargz-still")
     assert out.split()[:2] == [MACHINES[AMD64], hashlib.sha256((small_model[0] / "config.json").read_bytes()).hexdigest()]
-    assert len(node.lazy_mounts("stargz-still")) >= len(layers(packed, AMD64))
+    assert len(fresh_node.lazy_mounts("stargz-still")) >= len(layers(packed, AMD64))
 
 
 def test_both_platforms_run(pushed, node, small_model, emulated):
