@@ -15,6 +15,11 @@ from pathlib import Path
 
 from consumers.proc import Failed, Process, run, wait_for
 
+
+class Hung(Failed):
+    """A container did not end in time; what runs is told."""
+
+
 CONTAINER = {
     "name", "image", "command", "args", "workingDir", "env", "resources", "volumeMounts", "securityContext", "lifecycle",
     "restartPolicy", "startupProbe", "imagePullPolicy", "terminationMessagePath", "terminationMessagePolicy",
@@ -300,7 +305,12 @@ class Container:
         if not self.process:
             self.start()
         while True:
-            status = self.process.popen.wait(600)
+            try:
+                status = self.process.popen.wait(120)
+            except subprocess.TimeoutExpired as error:
+                seen = run("ps", "-eo", "pid,ppid,stat,etimes,wchan:30,args", check=False).stdout
+                ours = [line[:200] for line in seen.splitlines() if " [k" not in line]
+                raise Hung(f"container {self.name} did not end\n{self.output()}\n" + "\n".join(ours[-60:])) from error
             self.done()
             if status == 0 or policy == "Never" or self.starts > RESTARTS:
                 return Ended(status, self.output(), self.starts)
