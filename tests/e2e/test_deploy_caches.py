@@ -152,7 +152,7 @@ def test_in_kserves_pod(manifest, packed, baked, places, place, fresh_node, regi
         try:
             ran = kubelet.run(pod, again=ran)
         except Hung as hung:
-            # Seen twice on a busy machine, and not understood: what ran then is told, and once more must do.
+            # Seen now and then, and not understood: what ran then is told, and once more must do.
             measured(f"a container hung: {hung}")
             ran = kubelet.run(pod, again=ran)
         told = engine.told(ran.containers["kserve-container"].output)
