@@ -19,7 +19,7 @@ import test_cache_inductor as inductor
 import test_cache_triton as triton
 from consumers.proc import run, unmount_all
 from kubernetes import engine, kserve
-from kubernetes.kubelet import Hung, Kubelet, expand, pinned
+from kubernetes.kubelet import Kubelet, expand, pinned
 from kubernetes.objects import Judge
 
 
@@ -149,12 +149,7 @@ def test_in_kserves_pod(manifest, packed, baked, places, place, fresh_node, regi
     kubelet = Kubelet(fresh_node, registry, scratch / "deploy-caches-kubelet", lazy)
     pod, ran = manifest(packed["shell"], "inferenceservice", "modelcar", "--engine-image", stand_in), None
     for _ in range(2):
-        try:
-            ran = kubelet.run(pod, again=ran)
-        except Hung as hung:
-            # Seen now and then, and not understood: what ran then is told, and once more must do.
-            measured(f"a container hung: {hung}")
-            ran = kubelet.run(pod, again=ran)
+        ran = kubelet.run(pod, again=ran)
         told = engine.told(ran.containers["kserve-container"].output)
         assert told.user == (1010, 0) and told.complaints == []
         assert ran.containers["compile-cache"].output == ""

@@ -146,7 +146,8 @@ def test_both_platforms_run(pushed, node, small_model, emulated):
     want = hashlib.sha256((small_model[0] / "config.json").read_bytes()).hexdigest()
     for platform in PLATFORMS:
         node.ctr("images", "pull", "--plain-http", "--platform", platform, "--snapshotter", "overlayfs", packed.ref)
-        out = node.ctr(
-            "run", "--rm", "--platform", platform, "--snapshotter", "overlayfs", packed.ref,
-            f"runs-{platform.rsplit('/', 1)[1]}", "sh", "-c", "/bin/busybox uname -m; sha256sum /models/config.json").stdout
+        _, out = node.run(
+            f"runs-{platform.rsplit('/', 1)[1]}", packed.ref, "sh", "-c", "/bin/busybox uname -m; sha256sum /models/config.json",
+            platform=platform, snapshotter="overlayfs",
+        )
         assert out.split()[:2] == [MACHINES[platform], want], out

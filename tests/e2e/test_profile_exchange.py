@@ -60,8 +60,7 @@ def converted(fresh_node, bin_dir, registry, source, record):
     """The files of the model in the image that ctr-remote converts, as they lie in the layer, and its landmark."""
     target = source.replace(":plain", ":esgz")
     fresh_node.ctr("content", "fetch", "--plain-http", source)
-    convert = ("ctr-remote", "-a", fresh_node.sock, "image", "convert", "--estargz", "--oci")
-    run(*convert, "--estargz-record-in", record, source, target)
+    fresh_node.ctr_remote("image", "convert", "--estargz", "--oci", "--estargz-record-in", record, source, target)
     # Not by `ctr images export`: now and then its archive is cut short.
     fresh_node.ctr("images", "push", "--plain-http", target)
     (descriptor,) = registry.manifest(target)["layers"]

@@ -1,11 +1,17 @@
 """A node: containerd and stargz snapshotters with fresh state directories."""
 
+import itertools
 import os
+import secrets
 import shutil
 import signal
 import time
+from pathlib import Path
+from urllib.parse import quote
 
 from .proc import Process, mounts, run, unmount_all, wait_for
+
+WRITE_OUTPUT = Path(__file__).resolve().with_name("write-output")
 
 # The names under which containerd knows the snapshotters, and their config.toml.
 # "stargz" is a node as it comes; the others differ in what their names say.
@@ -21,6 +27,9 @@ class Node:
     """containerd with one process per snapshotter, started when first asked for.
 
     Every command of the node runs through `prefix`, so that it may live in a network namespace of its own.
+
+    Its containers are in a containerd namespace of its own: runc's state directory and the cgroups are of the whole
+    machine, named by namespace and container, and nodes with containers of one name end and freeze each other's.
     """
 
     def __init__(self, bin_dir, directory, snapshotters=SNAPSHOTTERS, prefix=()):
@@ -29,8 +38,9 @@ class Node:
         self.dir = directory
         self.snapshotters = dict(snapshotters)
         self.processes = []
+        self.namespace = f"node-{secrets.token_hex(4)}"
         self.containers = {}
-        self.started = 0
+        self.numbers = itertools.count(1)
         self.targets = []
         self.sock = self.dir / "containerd.sock"
         self.dir.mkdir(parents=True)
@@ -70,11 +80,15 @@ class Node:
 
     def ctr(self, *argv, **kw):
         """ctr of containerd v2."""
-        return run(*self.prefix, self.bin / "ctr", "-a", self.sock, *argv, **kw)
+        return run(*self.client(self.bin / "ctr"), *argv, **kw)
 
     def ctr_remote(self, *argv, **kw):
         """Debian's ctr-remote."""
-        return run(*self.prefix, "ctr-remote", "-a", self.sock, *argv, **kw)
+        return run(*self.client("ctr-remote"), *argv, **kw)
+
+    def client(self, program):
+        """A client of containerd, in this node's namespace."""
+        return [*self.prefix, program, "-a", self.sock, "-n", self.namespace]
 
     def rpull(self, ref, snapshotter="stargz", **kw):
         """A lazy pull, with Debian's ctr-remote."""
@@ -99,33 +113,41 @@ class Node:
         self.ctr("images", "mount", "--snapshotter", snapshotter, ref, target)
         return target
 
-    def start(self, name, ref, *args, snapshotter="stargz", user=None, binds=(), pidns=None, rootfs=False):
-        """Starts a container in the background; its output goes to a file. Gives the ctr process."""
-        argv = [*self.prefix, self.bin / "ctr", "-a", self.sock, "run", "--rm"]
-        argv += ["--rootfs"] if rootfs else ["--snapshotter", snapshotter]
-        if rootfs:
-            argv += ["--env", "PATH=/bin"]
-        if user:
-            argv += ["--user", user]
+    def launch(self, container, reference, options, argv):
+        """Starts a container in the background, with options of `ctr run`."""
+        return Launched(self, container, [*options, reference, container, *argv])
+
+    def start(self, name, ref, *args, snapshotter="stargz", user=None, binds=(), pidns=None, rootfs=False, platform=None):
+        """Starts a container in the background and remembers it."""
+        options = ["--rm", *(["--rootfs", "--env", "PATH=/bin"] if rootfs else ["--snapshotter", snapshotter])]
+        options += ["--user", user] if user else []
+        options += ["--platform", platform] if platform else []
         for source, target, mode in binds:
-            argv += ["--mount", f"type=bind,src={source},dst={target},options=rbind:{mode}"]
-        if pidns:
-            argv += ["--with-ns", f"pid:{pidns}"]
-        self.started += 1
-        process = Process([*argv, ref, name, *args], self.dir / f"container-{self.started}-{name}.log")
-        self.containers[name] = process
-        return process
+            options += ["--mount", f"type=bind,src={source},dst={target},options=rbind:{mode}"]
+        options += ["--with-ns", f"pid:{pidns}"] if pidns else []
+        self.containers[name] = launched = self.launch(name, ref, options, args)
+        return launched
 
     def run(self, name, ref, *args, check=True, timeout=300, **kw):
         """Runs a container to its end. Gives (exit status, output)."""
-        process = self.start(name, ref, *args, **kw)
-        status = process.popen.wait(timeout)
+        launched = self.start(name, ref, *args, **kw)
+        status = launched.popen.wait(timeout)
         self.containers.pop(name).stop()
-        lines = process.log.read_text(errors="replace").splitlines(keepends=True)
-        out = "".join(line for line in lines if not line.startswith('time="'))  # ctr's own
+        out = launched.output()
         if check:
             assert status == 0, f"container {name} {args}: exit {status}\n{out}"
         return status, out
+
+    def exec(self, container, *argv):
+        """Runs a command in a container. Gives (exit status, output)."""
+        name = self.numbered("exec")
+        output = self.dir / f"{name}.out"
+        done = self.ctr("task", "exec", *into(output), "--exec-id", name, container, *argv, check=False)
+        return done.returncode, read(output) + done.stderr
+
+    def numbered(self, name):
+        """A name that nothing else on this node has."""
+        return f"{name}-{next(self.numbers)}"
 
     def kill(self, name):
         """Ends a container that runs."""
@@ -152,6 +174,34 @@ class Node:
         if self.dir.exists() and not os.environ.get("E2E_KEEP"):
             for big in [*self.snapshotters, "root", "state"]:
                 shutil.rmtree(self.dir / big, ignore_errors=True)
+
+
+def into(output):
+    """The options by which the whole output of a container goes to a file.
+
+    By default `ctr` copies it from a pipe, and closes that as soon as the container has ended, read or not (containerd 2.4.2,
+    `copyIO`). The shim's own `file://` closes the file when standard output ends, and standard error is lost that comes later.
+    """
+    return "--log-uri", f"binary://{WRITE_OUTPUT}?{quote(str(output))}"
+
+
+class Launched(Process):
+    """A container, by the `ctr run` that waits for it."""
+
+    def __init__(self, node, container, argv):
+        name = node.numbered(f"container-{container}")
+        self.written = node.dir / f"{name}.out"
+        super().__init__([*node.client(node.bin / "ctr"), "run", *into(self.written), *argv], node.dir / f"{name}.log")
+
+    def output(self):
+        """What the container has written so far, and what ctr says of it."""
+        said = read(self.log).splitlines(keepends=True)
+        return read(self.written) + "".join(line for line in said if not line.startswith('time="'))
+
+
+def read(path):
+    """The text of an output that may not have begun."""
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def shims(sock):

@@ -64,9 +64,12 @@ class Process:
     def alive(self):
         """Raises if the process has ended."""
         if self.popen.poll() is not None:
-            tail = self.log.read_text(errors="replace")[-6000:]
-            raise Failed(f"exit {self.popen.returncode}: {' '.join(self.argv)}\n{tail}")
+            raise Failed(f"exit {self.popen.returncode}: {' '.join(self.argv)}\n{self.output()[-6000:]}")
         return True
+
+    def output(self):
+        """What it has said so far."""
+        return self.log.read_text(errors="replace")
 
     def wait_socket(self, path, timeout=30.0):
         wait_for(f"socket {path} of {self.argv[0]}", lambda: self.alive() and Path(path).exists(), timeout)

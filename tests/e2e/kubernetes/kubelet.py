@@ -13,12 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from consumers.proc import Failed, Process, run, wait_for
-
-
-class Hung(Failed):
-    """A container did not end in time; what runs is told."""
-
+from consumers.proc import Failed, run, wait_for
 
 CONTAINER = {
     "name", "image", "command", "args", "workingDir", "env", "resources", "volumeMounts", "securityContext", "lifecycle",
@@ -243,11 +238,8 @@ class Container:
             options += ["--mount", self.mount(mount)]
         options += ["--with-ns", f"pid:{self.pidns}"] if self.pidns else []
         self.starts += 1
-        self.node.started += 1
-        self.id = f"{self.name}-{self.node.started}"
-        self.log = self.node.dir / f"container-{self.id}.log"
-        argv = [*self.node.prefix, self.node.bin / "ctr", "-a", self.node.sock, "run", *options, reference, self.id, *argv]
-        self.process = Process(argv, self.log)
+        self.id = self.node.numbered(self.name)
+        self.process = self.node.launch(self.id, reference, options, argv)
         self.kubelet.running.append(self)
 
     def field(self, entry):
@@ -272,9 +264,7 @@ class Container:
 
     def exec(self, command):
         """(exit status, output) of a command in the container."""
-        argv = ["task", "exec", "--exec-id", f"e{time.monotonic_ns()}", self.id, *command]
-        done = self.node.ctr(*argv, check=False)
-        return done.returncode, done.stdout + done.stderr
+        return self.node.exec(self.id, *command)
 
     def up(self):
         """Whether its process runs."""
@@ -305,24 +295,42 @@ class Container:
         if not self.process:
             self.start()
         while True:
-            try:
-                status = self.process.popen.wait(120)
-            except subprocess.TimeoutExpired as error:
-                seen = run("ps", "-eo", "pid,ppid,stat,etimes,wchan:30,args", check=False).stdout
-                ours = [line[:200] for line in seen.splitlines() if " [k" not in line]
-                raise Hung(f"container {self.name} did not end\n{self.output()}\n" + "\n".join(ours[-60:])) from error
+            status = self.ended()
             self.done()
             if status == 0 or policy == "Never" or self.starts > RESTARTS:
                 return Ended(status, self.output(), self.starts)
             time.sleep(0.2)
             self.start()
 
+    def ended(self):
+        """Waits for its exit status; sidecars stay up meanwhile. A container that does not end is told with what runs."""
+        end = time.monotonic() + 120
+        while (status := self.process.popen.poll()) is None:
+            for other in self.kubelet.running[:]:
+                if other is not self and other.is_sidecar():
+                    other.stay_up()
+            if time.monotonic() > end:
+                seen = run("ps", "-eo", "pid,ppid,stat,etimes,wchan:30,args", check=False).stdout
+                ours = [line[:200] for line in seen.splitlines() if " [k" not in line]
+                raise Failed(f"container {self.name} did not end\n{self.output()}\n" + "\n".join(ours[-60:]))
+            time.sleep(0.02)
+        return status
+
+    def stay_up(self):
+        """Starts it again if it has ended.
+
+        KServe's modelcar may: its `ln -sf` finds the link of the pod's earlier process namespace, and where a process with a
+        model has that number, the link would be made below the model, which is read-only.
+        """
+        if self.process.popen.poll() is not None and self.starts <= RESTARTS:
+            self.done()
+            self.start()
+
     def alive(self):
         return self.process.alive()
 
     def output(self):
-        lines = self.log.read_text(errors="replace").splitlines(keepends=True)
-        return "".join(line for line in lines if not line.startswith('time="'))  # ctr's own
+        return self.process.output()
 
     def done(self):
         self.process.stop()
