@@ -15,11 +15,15 @@ const LOAD: &[&str] = &["--load-format", "--safetensors-load-strategy"];
 const TENSOR: &[&str] = &["--tensor-parallel-size", "-tp", "--tp-size", "--tp"];
 const PIPELINE: &[&str] = &["--pipeline-parallel-size", "-pp", "--pp-size", "--pp"];
 const DATA: &[&str] = &["--data-parallel-size", "-dp", "--dp-size", "--dp"];
-const GROUPS: [&[&str]; 7] = [MODEL, PORT, SERVED, LOAD, TENSOR, PIPELINE, DATA];
+const CERTIFICATE: &[&str] = &["--ssl-certfile"];
+const GROUPS: [&[&str]; 8] = [MODEL, PORT, SERVED, LOAD, TENSOR, PIPELINE, DATA, CERTIFICATE];
 
 /// Arguments of which some ranks are elsewhere, or are counted otherwise.
 const OTHER_RANKS: &[&str] =
     &["--enable-dp-attention", "--data-parallel-size-local", "--nnodes", "--headless", "--dist-init-addr"];
+
+/// A file of arguments.
+const CONFIG: &str = "--config";
 
 /// The user's arguments, by name.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +32,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Reads `words`: `--name=value`, `--name value`, and `--name_of` as vLLM takes it.
+    /// Reads `words`: `--name=value`, `--name value`, and `--name_of` as vLLM takes it; names may be cut short.
     fn of(words: &[String]) -> Self {
         let mut found = Vec::new();
         for (index, word) in words.iter().enumerate() {
@@ -39,7 +43,7 @@ impl Given {
                 Some((name, value)) => (name, Some(value)),
                 None => (word.as_str(), words.get(index + 1).map(String::as_str)),
             };
-            found.push((name.replace('_', "-"), value.map(str::to_owned)));
+            found.push((whole(&name.replace('_', "-")).to_owned(), value.map(str::to_owned)));
         }
         Self { words: found }
     }
@@ -75,6 +79,16 @@ impl Given {
     }
 }
 
+/// The argument that `name` is the beginning of, or itself: Python's argparse takes what fits one argument alone. Shorter ones
+/// than these fit several of the engines' arguments.
+fn whole(name: &str) -> &str {
+    let known = || GROUPS.into_iter().flatten().chain(OTHER_RANKS).copied();
+    if name.len() < "--load".len() || known().any(|each| each == name) {
+        return name;
+    }
+    known().find(|each| each.starts_with(name)).unwrap_or(name)
+}
+
 /// Reads the user's arguments, and refuses those that would make the manifest contradict itself. `gpus` are the pod's.
 pub(super) fn given(options: &Options, gpus: u64, warnings: &mut Vec<String>) -> Result<Given, DeployError> {
     let all = Given::of(&options.engine_arguments);
@@ -92,6 +106,12 @@ pub(super) fn given(options: &Options, gpus: u64, warnings: &mut Vec<String>) ->
         }
         None => Ok(()),
     };
+    if all.last(&[CONFIG]).is_some() {
+        warnings.push(format!(
+            "the engine reads more arguments from its {CONFIG} file, which is not read here: see that it sets no model, port, \
+             load format or ranks"
+        ));
+    }
     refused(MODEL, "the model is at /mnt/models, where the pod has it; leave it out")?;
     // A cluster's runtime has a port and names of its own.
     if options.runtime.is_none() {
@@ -155,11 +175,15 @@ mod tests {
             &["-tp=2"],
             &["--tp-size", "2"],
             &["--tp", "8", "--tp", "2"],
+            &["--tensor-p", "2"],
+            &["--tensor_parallel=2"],
         ] {
             assert!(of(words).has("--tensor-parallel-size"), "{words:?}");
             assert_eq!(of(words).ranks(), Some(2), "{words:?}");
         }
         assert!(!of(&["--portable", "port", "--tensor-parallel"]).has("--port"));
+        // Too short to be one of an engine's, or none of these.
+        assert!(!of(&["--pip", "2", "--po", "1"]).has_ranks());
         assert!(of(&["--load-format", "dummy"]).has("--safetensors-load-strategy"));
     }
 

@@ -50,6 +50,7 @@ fn what_other_fields_say_as_well_is_refused() {
         (&["--seed", "1", "--model", "/x"], "/mnt/models"),
         (&["--tensor-parallel-size=4"], "say --gpus 4"),
         (&["-tp", "2", "--pipeline_parallel_size", "2"], "say --gpus 4"),
+        (&["--tensor-parallel", "4"], "say --gpus 4"),
     ] {
         let error = refusal(&facts(), &with(ObjectKind::Deployment, words));
         assert!(error.contains(instead), "{words:?}: {error}");
@@ -97,6 +98,9 @@ fn what_harms_nothing_is_said_by_the_user_alone() {
     let (text, said) = of(&["-tp=2"], 4);
     assert_eq!(text, format!("{begin} {load} -tp=2"));
     assert!(said.contains("asks for 4 GPUs") && said.contains("make 2 ranks"), "{said}");
+    let (text, said) = of(&["--config", "/etc/engine.yaml"], 1);
+    assert_eq!(text, format!("{begin} {load} --config /etc/engine.yaml"));
+    assert!(said.contains("--config file, which is not read here"), "{said}");
     let (text, _) = of(&["--seed", "1"], 2);
     assert_eq!(text, format!("{begin} --tensor-parallel-size \"2\" {load} --seed \"1\""));
     let mut sglang =
