@@ -1,14 +1,12 @@
 //! `starcar assemble`
 
-use std::cell::OnceCell;
-
 use clap::Args;
 
 use super::{
-    CliError, ProgressArguments, RegistryArguments, exit_code,
-    naming::{NamingArguments, reference},
-    output,
-    pack::{ResultArguments, check_outputs, destinations, report, say_caches},
+    CliError, ProgressArguments, RegistryArguments,
+    destinations::DestinationArguments,
+    exit_code, output,
+    pack::{ResultArguments, report, say_caches},
     progress::Progress,
     provenance::ProvenanceArguments,
     verify::verify_packed,
@@ -17,7 +15,6 @@ use crate::{
     assemble::{AssembleOptions, Assembled, assemble, has_tag},
     oci::Target,
     pack::{Destination, PARTS_MAX},
-    registry::{Reference, Registry},
 };
 
 /// Make an image of the parts that `starcar pack --part` brought to where it goes
@@ -30,17 +27,8 @@ pub(super) struct AssembleArguments {
     /// a part; if nothing is named, parts are looked for where the image goes
     source: Vec<Target>,
 
-    /// Write the image: oci:DIR[:tag] or oci-archive:FILE[:tag] (repeatable)
-    #[arg(short, long, value_name = "TARGET", help_heading = "Destination")]
-    output: Vec<Target>,
-    /// Name of the image in a registry (repeatable)
-    #[arg(short, long, value_name = "REFERENCE", help_heading = "Destination")]
-    tag: Vec<String>,
-    /// Push the image to the registry that --tag names
-    #[arg(long, requires = "tag", help_heading = "Destination")]
-    push: bool,
     #[command(flatten)]
-    naming: NamingArguments,
+    destination: DestinationArguments,
     /// How many parts there are [default: as many as the parts say]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(PARTS_MAX)))]
     parts: Option<u16>,
@@ -77,26 +65,14 @@ fn remove_parts(assembled: &Assembled, destinations: &[Destination], quiet: bool
 /// Assembles, and returns the exit code.
 pub(super) fn run(arguments: &AssembleArguments) -> Result<u8, CliError> {
     let usage = |text: &str| CliError::Usage(text.to_owned());
-    let naming = arguments.naming.naming();
-    let mut references: Vec<Reference> = Vec::new();
-    for text in &arguments.tag {
-        let reference = reference(text, naming)?;
-        if !references.contains(&reference) {
-            references.push(reference);
-        }
-    }
-    if arguments.output.is_empty() && !arguments.push {
-        return Err(usage("nowhere to put the image: add --output oci:DIR, or --tag REFERENCE --push"));
-    }
-    check_outputs(&arguments.output)?;
-    arguments.provenance.check(arguments.result.metadata_file.as_deref(), &arguments.output)?;
+    let to = &arguments.destination;
+    let references = to.references()?;
+    to.check_any()?;
+    to.check_outputs()?;
+    arguments.provenance.check(arguments.result.metadata_file.as_deref(), &to.output)?;
     let progress = Progress::new(&arguments.progress);
-    let client = OnceCell::new();
-    let open = || match client.get() {
-        Some(registry) => Ok(Registry::clone(registry)),
-        None => arguments.registry.open().map(|registry| client.get_or_init(|| registry).clone()),
-    };
-    let destinations = destinations(&arguments.output, &references, arguments.push, naming, open)?;
+    let open = arguments.registry.shared();
+    let destinations = to.destinations(&references, to.naming.naming(), &open)?;
     if arguments.source.is_empty() && !destinations.iter().any(has_tag) {
         return Err(usage(
             "parts are found by tags, and the image goes where it has none: name them, as oci:DIR or REGISTRY/REPOSITORY:TAG",
@@ -113,13 +89,13 @@ pub(super) fn run(arguments: &AssembleArguments) -> Result<u8, CliError> {
     if !arguments.progress.quiet {
         say_caches(&destinations, &assembled.packed);
     }
-    let reported = report(&arguments.result, &arguments.tag, &assembled.packed);
+    let reported = report(&arguments.result, &to.tag, &assembled.packed);
     let documented = assembled.told.as_ref().map_or(Ok(()), |(told, described)| {
         arguments.provenance.write(told, described, &assembled.packed, &destinations)
     });
     reported.and(documented)?;
     let code = if arguments.verify {
-        verify_packed(&destinations, &assembled.packed, open, arguments.progress.quiet)?
+        verify_packed(&destinations, &assembled.packed, &open, arguments.progress.quiet)?
     } else {
         exit_code::OK
     };

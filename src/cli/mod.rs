@@ -5,6 +5,7 @@ mod cache;
 mod completions;
 mod copy;
 mod deploy;
+mod destinations;
 mod digest_cache;
 mod error;
 mod hub;

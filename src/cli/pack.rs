@@ -2,17 +2,17 @@
 
 mod part;
 
-use std::{cell::OnceCell, collections::BTreeSet, path::PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use super::{
     CliError, ProgressArguments,
     cache::contract_text,
+    destinations::DestinationArguments,
     digest_cache::DigestCacheUse,
     exit_code,
     image_arguments::ImageArguments,
-    naming::{NamingArguments, reference},
     output,
     plan_text::plan_text,
     progress::Progress,
@@ -25,7 +25,7 @@ use crate::{
     compile_cache::lint::Severity,
     digest::Digest,
     naming::Naming,
-    oci::{DEFAULT_TAG, OciError, Selector, Target, descriptor, variant_tag},
+    oci::{DEFAULT_TAG, Target, descriptor, variant_tag},
     pack::{Destination, Packed, Part, Prepared, prepare},
     registry::{Reference, Registry},
 };
@@ -34,22 +34,12 @@ use crate::{
 ///
 /// The manifest's digest, or the index's of several platforms, is the last line on standard output, after a line for each variant; with --format json the JSON document has it.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(super) struct PackArguments {
     #[command(flatten)]
     image: ImageArguments,
 
-    /// Write the image: oci:DIR[:tag] or oci-archive:FILE[:tag] (repeatable)
-    #[arg(short, long, value_name = "TARGET", help_heading = "Destination")]
-    output: Vec<Target>,
-    /// Name of the image in a registry (repeatable)
-    #[arg(short, long, value_name = "REFERENCE", help_heading = "Destination")]
-    tag: Vec<String>,
-    /// Push the image to the registry that --tag names
-    #[arg(long, requires = "tag", help_heading = "Destination")]
-    push: bool,
     #[command(flatten)]
-    naming: NamingArguments,
+    destination: DestinationArguments,
     /// Attach the profile that the image is laid out by to the image, and to each variant, in the registry
     #[arg(long, requires = "push", help_heading = "Destination")]
     attach_profile: bool,
@@ -104,18 +94,12 @@ enum FormatArgument {
 
 /// Packs, and returns the exit code.
 pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
-    let naming = arguments.naming.naming();
-    let mut references: Vec<Reference> = Vec::new();
-    for text in &arguments.tag {
-        let reference = reference(text, naming)?;
-        if !references.contains(&reference) {
-            references.push(reference);
-        }
-    }
+    let to = &arguments.destination;
+    let references = to.references()?;
     let reference = references.first();
     check_destinations(arguments, reference)?;
-    arguments.provenance.check(arguments.result.metadata_file.as_deref(), &arguments.output)?;
-    if arguments.part.is_some() && arguments.naming.is_no_clobber() {
+    arguments.provenance.check(arguments.result.metadata_file.as_deref(), &to.output)?;
+    if arguments.part.is_some() && to.naming.is_no_clobber() {
         return Err(CliError::Usage(
             "--part goes not with --no-clobber: a part replaces an earlier part; give it to `starcar assemble`".to_owned(),
         ));
@@ -124,7 +108,7 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     let mut options = arguments.image.options()?;
     let is_told = arguments.provenance.is_wanted() || arguments.part.is_some();
     let given = is_told.then(|| arguments.image.given(&options)).transpose()?;
-    let images = arguments.output.iter().filter_map(Target::path);
+    let images = to.output.iter().filter_map(Target::path);
     let documents = arguments.provenance.paths().chain(arguments.result.metadata_file.as_deref());
     options.files.own_places = images.chain(documents).map(ToOwned::to_owned).collect();
     let outline = if arguments.dry_run || arguments.part.is_some() {
@@ -135,25 +119,21 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     };
     arguments.digest_cache.apply(&mut options)?;
     // One client, so that the base's registry and the image's share logins where they are one.
-    let client = OnceCell::new();
-    let open = || match client.get() {
-        Some(registry) => Ok(Registry::clone(registry)),
-        None => arguments.image.registry.open().map(|registry| client.get_or_init(|| registry).clone()),
-    };
-    let prepared = prepare(options, open)?;
+    let open = arguments.image.registry.shared();
+    let prepared = prepare(options, &open)?;
     if !arguments.progress.quiet {
         say(&prepared, |line| progress.line(line));
     }
     if let Some(part) = arguments.part {
         let part = prepared.part(part)?;
-        return part::run(arguments, part, given, outline.as_ref(), &references, open, &progress);
+        return part::run(arguments, part, given, outline.as_ref(), &references, &open, &progress);
     }
     if arguments.dry_run {
         references.iter().try_for_each(|reference| prepared.check_sizes(reference))?;
         return output::data(&plan_text(&prepared)).map(|()| exit_code::OK);
     }
 
-    let destinations = destinations(&arguments.output, &references, arguments.push, naming, open)?;
+    let destinations = to.destinations(&references, to.naming.naming(), &open)?;
     if let Some((place, size)) = prepared.spooled(&destinations).filter(|_| !arguments.progress.quiet) {
         let (size, place) = (output::size(size), place.display());
         progress.line(&format!("compressed weights, about {size}, are kept in {place} until they are sent"));
@@ -166,62 +146,16 @@ pub(super) fn run(arguments: &PackArguments) -> Result<u8, CliError> {
     if !arguments.progress.quiet {
         say_caches(&destinations, &packed);
     }
-    let reported = report(&arguments.result, &arguments.tag, &packed);
+    let reported = report(&arguments.result, &to.tag, &packed);
     let documented = given.map_or(Ok(()), |given| {
         let told = told(given, &prepared);
         arguments.provenance.write(&told, &prepared.described(), &packed, &destinations)
     });
     reported.and(documented)?;
     if arguments.verify {
-        return verify_packed(&destinations, &packed, open, arguments.progress.quiet);
+        return verify_packed(&destinations, &packed, &open, arguments.progress.quiet);
     }
     Ok(exit_code::OK)
-}
-
-/// Where an image goes, named as `naming` says: into layouts and archives under their own tags or those of `references`, and with `push`
-/// to the registries of `references`.
-pub(super) fn destinations(
-    outputs: &[Target],
-    references: &[Reference],
-    push: bool,
-    naming: Naming,
-    open: impl Fn() -> Result<Registry, OciError>,
-) -> Result<Vec<Destination>, CliError> {
-    let mut destinations = Vec::new();
-    for target in outputs {
-        let named: Vec<&str> = match target {
-            Target::Layout { selector: Selector::Only, .. }
-            | Target::Archive { selector: Selector::Only, .. } => {
-                references.iter().filter_map(Reference::tag).collect()
-            }
-            named => vec![named.new_tag()],
-        };
-        match target {
-            Target::Layout { path, .. } => {
-                let tags: BTreeSet<&str> = named.into_iter().collect();
-                let tags = if tags.is_empty() { BTreeSet::from([DEFAULT_TAG]) } else { tags };
-                destinations.extend(tags.into_iter().map(|tag| {
-                    let (path, tag) = (path.clone(), tag.to_owned());
-                    Destination::Layout { path, tag, naming }
-                }));
-            }
-            Target::Archive { path, .. } => {
-                let tag = named.first().copied().unwrap_or(DEFAULT_TAG).to_owned();
-                destinations.push(Destination::Archive { path: path.clone(), tag });
-            }
-            Target::Registry(_) => {}
-        }
-    }
-    if push {
-        for reference in references {
-            destinations.push(Destination::Registry {
-                registry: open()?,
-                reference: reference.clone(),
-                naming,
-            });
-        }
-    }
-    Ok(destinations)
 }
 
 /// Attaches the profile to the images that were pushed.
@@ -327,8 +261,9 @@ pub(super) fn report(result: &ResultArguments, tags: &[String], packed: &Packed)
 
 fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) -> Result<(), CliError> {
     let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
-    if arguments.output.is_empty() && !arguments.push && !arguments.dry_run {
-        return usage("nowhere to put the image: add --output oci:DIR, or --tag REFERENCE --push");
+    let to = &arguments.destination;
+    if !arguments.dry_run {
+        to.check_any()?;
     }
     if arguments.attach_profile && arguments.image.has_no_profile() {
         return usage("--attach-profile goes not with --profile none");
@@ -340,50 +275,13 @@ fn check_destinations(arguments: &PackArguments, reference: Option<&Reference>) 
             "--dry-run prints the plan as text and writes no file; `starcar plan --format json` prints it as JSON",
         );
     }
-    check_outputs(&arguments.output)?;
-    let is_latest = arguments.naming.naming() != Naming::Digest
+    to.check_outputs()?;
+    let is_latest = to.naming.naming() != Naming::Digest
         && reference.is_some_and(|reference| matches!(reference.tag(), None | Some("latest")));
-    if arguments.push && is_latest && !arguments.progress.quiet {
+    if to.push && is_latest && !arguments.progress.quiet {
         output::warning(
             "without a tag, or with `latest`, Kubernetes asks the registry at every start; name a version",
         );
-    }
-    Ok(())
-}
-
-/// Makes sure that outputs can be written: hours of packing should not end in a name that cannot.
-pub(super) fn check_outputs(outputs: &[Target]) -> Result<(), CliError> {
-    let usage = |text: &str| Err(CliError::Usage(text.to_owned()));
-    let layouts = outputs.iter().filter(|target| matches!(target, Target::Layout { .. })).count();
-    if layouts > 1 {
-        return usage("--output takes one oci: directory; copy it, or add an oci-archive:");
-    }
-    for target in outputs {
-        match target {
-            Target::Registry(_) => {
-                return Err(CliError::Usage(format!(
-                    "--output takes oci:DIR or oci-archive:FILE; to push, use --tag {target} --push"
-                )));
-            }
-            Target::Layout { selector: Selector::Digest(_), .. }
-            | Target::Archive { selector: Selector::Digest(_), .. } => {
-                return usage("--output takes a tag, not a digest");
-            }
-            _ => {}
-        }
-    }
-    for target in outputs {
-        let Target::Archive { path, .. } = target else { continue };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        if let Some(parent) = parent.filter(|parent| !parent.is_dir()) {
-            return Err(CliError::Usage(format!("--output: {} is no directory", parent.display())));
-        }
-        if path.is_dir() {
-            return Err(CliError::Usage(format!(
-                "--output: {} is a directory, not an archive",
-                path.display()
-            )));
-        }
     }
     Ok(())
 }

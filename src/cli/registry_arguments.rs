@@ -1,6 +1,7 @@
 //! How registries are reached: the arguments that all commands with a registry share.
 
 use std::{
+    cell::OnceCell,
     env,
     ffi::OsString,
     path::{Path, PathBuf},
@@ -78,6 +79,15 @@ impl RegistryArguments {
             );
         }
         Ok(Registry::new(self.options()?)?)
+    }
+
+    /// Opens one client, when it is first asked for, for all who ask: they share logins and connections.
+    pub(super) fn shared(&self) -> impl Fn() -> Result<Registry, OciError> {
+        let client = OnceCell::new();
+        move || match client.get() {
+            Some(registry) => Ok(Registry::clone(registry)),
+            None => self.open().map(|registry| client.get_or_init(|| registry).clone()),
+        }
     }
 
     fn options(&self) -> Result<RegistryOptions, OciError> {

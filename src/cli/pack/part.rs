@@ -1,6 +1,6 @@
 //! `starcar pack --part`
 
-use super::{PackArguments, destinations};
+use super::PackArguments;
 use crate::{
     cli::{CliError, exit_code, output, plan_text::plan_text, progress::Progress, provenance::told},
     hub::Outline,
@@ -36,7 +36,9 @@ pub(super) fn run(
         let text = format!("{}\n{lines}", plan_text(part.prepared()));
         return output::data(&text).map(|()| exit_code::OK);
     }
-    if let Some(path) = arguments.output.iter().find(|target| matches!(target, Target::Archive { .. })) {
+    if let Some(path) =
+        arguments.destination.output.iter().find(|target| matches!(target, Target::Archive { .. }))
+    {
         return Err(CliError::Usage(format!(
             "--part goes not to {path}: parts share a layout (oci:DIR) or a repository; `starcar assemble` writes archives"
         )));
@@ -48,7 +50,7 @@ pub(super) fn run(
         let moved = arguments.image.complete(outline, part.files(), progress)?;
         part.take_from(&moved)?;
     }
-    let destinations = destinations(&arguments.output, references, arguments.push, Naming::Move, open)?;
+    let destinations = arguments.destination.destinations(references, Naming::Move, open)?;
     let told = given.map(|given| told(given, part.prepared()));
     let packed = part.write(&destinations, told, progress)?;
     progress.finish();
