@@ -75,11 +75,11 @@ def test_it_packs(bundle, starcar, tmp_path, user):
     tmp_path.chmod(0o755)
     model = tmp_path / "model"
     shutil.copytree(EXAMPLE, model)
-    pack = ["pack", "/work/model", "--base", "/bin/busybox", "-o", "oci:/home/starcar/out:v1", "--quiet"]
+    pack = ["pack", "/scratch/model", "--base", "/bin/busybox", "-o", "oci:/home/starcar/out:v1", "--quiet"]
     inside = in_container(
         bundle, f"starcar-pack-{'any' if user else 'own'}",
         "sh", "-c", f"starcar {' '.join(pack)} && rm -r /home/starcar/out",
-        mounts=[(tmp_path, "/work")], user=user,
+        mounts=[(tmp_path, "/scratch")], user=user,
     )
     outside = starcar("pack", model, "--base", "/bin/busybox", "-o", f"oci:{tmp_path / 'outside'}:v1", "--quiet")
     assert inside.strip() == outside.stdout.strip()
