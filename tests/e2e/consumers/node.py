@@ -29,7 +29,7 @@ class Node:
     Every command of the node runs through `prefix`, so that it may live in a network namespace of its own.
 
     Its containers are in a containerd namespace of its own: runc's state directory and the cgroups are of the whole
-    machine, named by namespace and container, and nodes with containers of one name end and freeze each other's.
+    machine, named by namespace and container, and nodes with containers of one name would end each other's.
     """
 
     def __init__(self, bin_dir, directory, snapshotters=SNAPSHOTTERS, prefix=()):
